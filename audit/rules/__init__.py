@@ -1,0 +1,1 @@
+"""Rules: pure functions of facts, one module per subject."""

@@ -1,0 +1,1 @@
+"""Data that the runtime and the auditor share: modes, seccomp profiles, policies."""

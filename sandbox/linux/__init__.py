@@ -1,0 +1,1 @@
+"""The kernel's vocabulary: system calls, capabilities, namespaces, /proc. Standard library only."""
