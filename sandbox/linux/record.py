@@ -9,7 +9,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, Self, TypeVar, dataclass_transform
+    from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
 
     T = TypeVar("T")
 else:
@@ -44,7 +44,7 @@ class RecordType(type):
 class Record(metaclass=RecordType):
     """Base of all records: construct by position or keyword, compare and hash by value, never assign."""
 
-    _fields: ClassVar[dict[str, Any]]  # type: ignore[name-defined]  # noqa: F821 - typing is not imported on purpose
+    _fields: ClassVar[dict[str, Any]]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         fields = type(self)._fields
@@ -70,7 +70,7 @@ class Record(metaclass=RecordType):
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        return self._values() == other._values()  # type: ignore[attr-defined]
+        return self._values() == other._values()
 
     def __hash__(self) -> int:
         return hash((type(self), self._values()))
