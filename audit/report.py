@@ -1,0 +1,173 @@
+"""What an audit says: immutable values that the renderers in reports/ turn into text, JSON and HTML."""
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from stockade.audit.facts import Where
+
+#: of the JSON report; grows when a field changes its meaning or goes
+SCHEMA_VERSION = "1"
+
+
+class Severity(IntEnum):
+    """How bad a finding is, in the words of CVSS and SARIF viewers. Ordered: CRITICAL is greatest."""
+
+    INFO = 0
+    LOW = 1
+    MEDIUM = 2
+    HIGH = 3
+    CRITICAL = 4
+
+    @property
+    def label(self) -> str:
+        """The word that every format and `--fail-on` uses: "info", "low", "medium", "high", "critical"."""
+        return self.name.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A rule that a target breaks at one place. `title` is one sentence about this target, `why` and `fix` are the rule's.
+
+    `evidence` is what was read, one line each. `fingerprint` is stable between audits of the same target: it hashes
+    rule, target and what was found, not line numbers or pids.
+    """
+
+    rule: str
+    conditions: tuple[str, ...]
+    severity: Severity
+    target: str
+    title: str
+    why: str
+    fix: str
+    evidence: tuple[str, ...]
+    location: Where
+    references: tuple[str, ...] = ()
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """An attack path: measured facts that together end on the host.
+
+    `id` is "AP-CORE" ...; `effect` is what the attacker gets; `evidence` are the facts, in the order in which they are used;
+    `proof` says how it was shown without harm; `fix` is the single cheapest change that breaks the path, and `breaks` is the
+    piece of evidence that it removes. `rests_on` are the ids of rules with findings on the same target that it builds on.
+    """
+
+    id: str
+    target: str
+    severity: Severity
+    title: str
+    effect: str
+    evidence: tuple[str, ...]
+    proof: str
+    fix: str
+    breaks: str
+    location: Where
+    rests_on: tuple[str, ...] = ()
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A rule or path that could not be judged for a target: which facts are missing and why."""
+
+    rule: str
+    conditions: tuple[str, ...]
+    target: str
+    reason: str
+    location: Where | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NotApplicable:
+    """A rule that has no meaning for a target (the kernel lacks the knob, the procfs is a guest's). Not a pass."""
+
+    rule: str
+    conditions: tuple[str, ...]
+    target: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CapabilityNames:
+    """The five sets by name, in the kernel's order; "ALL" where every known capability is in."""
+
+    bounding: tuple[str, ...]
+    effective: tuple[str, ...]
+    inheritable: tuple[str, ...]
+    permitted: tuple[str, ...]
+    ambient: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSummary:
+    """One column of the table of targets side by side: what it is and what it may do. None is not known.
+
+    `uid` and `host_uid` are effective ids; the maps are lines "container:host:size"; `namespaces` maps a kind to "own", "host",
+    "shared" or "unknown"; `seccomp` is "none", "strict", "filter" with a few words; `limits` maps a name to text ("512 MiB",
+    "unlimited"). `counts` has a number for each severity label. `passed` is the number of rules that held.
+    """
+
+    id: str
+    name: str
+    kind: str
+    mode: str
+    command: str
+    pids: tuple[int, ...]
+    engine: str | None
+    uid: int | None
+    gid: int | None
+    host_uid: int | None
+    host_gid: int | None
+    uid_map: tuple[str, ...] | None
+    gid_map: tuple[str, ...] | None
+    capabilities: CapabilityNames | None
+    no_new_privs: bool | None
+    seccomp: str | None
+    lsm: str | None
+    namespaces: dict[str, str]
+    limits: dict[str, str]
+    host_mounts: tuple[str, ...] | None
+    counts: dict[str, int]
+    paths: int
+    passed: int
+    unknown: int
+    not_applicable: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What `--fail-on` decided. `failed` counts findings and paths at or above `threshold`; None never fails."""
+
+    threshold: Severity | None
+    failed: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether the policy holds."""
+        return self.failed == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The whole result, sorted: paths and findings by severity (worst first), target, rule, place.
+
+    `generated` is an RFC 3339 time in UTC, or empty where the output has to be reproducible. `host` is rows of text about the
+    machine ("kernel" → "6.1.0").
+    """
+
+    targets: tuple[TargetSummary, ...]
+    findings: tuple[Finding, ...]
+    paths: tuple[Path, ...] = ()
+    unknown: tuple[Unknown, ...] = ()
+    not_applicable: tuple[NotApplicable, ...] = ()
+    verdict: Verdict = Verdict(None, 0)
+    tool: str = "stockade"
+    version: str = ""
+    generated: str = ""
+    host: dict[str, str] = field(default_factory=dict)
+
+    def count(self, severity: Severity) -> int:
+        """Count the findings of one severity."""
+        return sum(finding.severity is severity for finding in self.findings)
