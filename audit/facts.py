@@ -55,8 +55,9 @@ class Runtime(Fact):
 class Identity(Fact):
     """Who the first process is: inside its user namespace and, from the maps, on the host.
 
-    `uids` and `host_uids` are real, effective, saved and file system id; an id that has no name inside is 65534 there.
-    A file that declares one user fills all four alike. `host_user` and `host_group_names` are the host's names for them.
+    `uids` and `host_uids` are real, effective, saved and file system id; an id that has no name inside is 65534
+    there. A file that declares one user fills all four alike. `host_user` and `host_group_names` are the host's
+    names for them.
     """
 
     uids: tuple[int, int, int, int] | None
@@ -88,7 +89,7 @@ NamespaceKind = Literal["user", "pid", "mnt", "net", "ipc", "uts", "cgroup", "ti
 
 @dataclass(frozen=True, slots=True)
 class Namespace(Fact):
-    """One namespace. `owner_initial`: the initial user namespace owns it, so that capabilities inside count for nothing.
+    """One namespace. `owner_initial`: the initial user namespace owns it, so capabilities of another don't count here.
 
     `shared_with` names other targets (not the host) in the same namespace.
     """
@@ -161,8 +162,9 @@ class Mount(Fact):
     """One mount in the container's view.
 
     `host_path` is the path on the host of what is mounted, for mounts of the host's file systems and None for fresh
-    ones; `writable` and `options` are those of the mount, not of the superblock. `propagation` is "shared" only when the
-    peer group reaches out of the container. `engine_made` marks files that the engine itself binds (/etc/hosts, ...).
+    ones; `writable` and `options` are those of the mount, not of the superblock. `propagation` is "shared" only
+    when the peer group reaches out of the container. `engine_made` marks files that the engine itself binds
+    (/etc/hosts, ...).
     """
 
     many: ClassVar[bool] = True
@@ -197,7 +199,7 @@ class EngineSocket(Fact):
 
 @dataclass(frozen=True, slots=True)
 class Mask(Fact):
-    """How a path of /proc or /sys is protected: hidden, read-only, or open. `declared` is what the configuration asked."""
+    """How a path of /proc or /sys is protected: hidden, read-only or open; `declared` is what a configuration asked."""
 
     many: ClassVar[bool] = True
 
@@ -357,8 +359,8 @@ class SharedIds(Fact):
 class Declared(Fact):
     """What a configuration declares of a running container; `subject` names the field as OCI does.
 
-    "capabilities.bounding" (and the other four), "noNewPrivileges", "seccomp", "maskedPaths", "rootfs", "namespaces.pid" ...
-    `effective` is the same thing as the kernel has it, in the same words.
+    "capabilities.bounding" (and the other four), "noNewPrivileges", "seccomp", "maskedPaths", "rootfs",
+    "namespaces.pid" ... `effective` is the same thing as the kernel has it, in the same words.
     """
 
     many: ClassVar[bool] = True
@@ -384,7 +386,10 @@ class Host(Fact):
     selinux: bool | None = None
 
 
-KINDS: tuple[type[Fact], ...] = tuple(Fact.__subclasses__())
+#: every kind, in the order above (not __subclasses__: dataclass(slots=True) makes each class twice)
+KINDS: tuple[type[Fact], ...] = tuple(
+    [kind for kind in globals().values() if isinstance(kind, type) and issubclass(kind, Fact) and kind is not Fact]
+)
 F = TypeVar("F", bound=Fact)
 
 

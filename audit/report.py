@@ -26,7 +26,7 @@ class Severity(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A rule that a target breaks at one place. `title` is one sentence about this target, `why` and `fix` are the rule's.
+    """A rule that a target breaks at one place. `title` is one sentence about this target, `why` is the rule's text.
 
     `evidence` is what was read, one line each. `fingerprint` is stable between audits of the same target: it hashes
     rule, target and what was found, not line numbers or pids.
@@ -49,9 +49,10 @@ class Finding:
 class Path:
     """An attack path: measured facts that together end on the host.
 
-    `id` is "AP-CORE" ...; `effect` is what the attacker gets; `evidence` are the facts, in the order in which they are used;
-    `proof` says how it was shown without harm; `fix` is the single cheapest change that breaks the path, and `breaks` is the
-    piece of evidence that it removes. `rests_on` are the ids of rules with findings on the same target that it builds on.
+    `id` is "AP-CORE" ...; `effect` is what the attacker gets; `evidence` are the facts, in the order in which they
+    are used; `proof` says how it was shown without harm; `fix` is the single cheapest change that breaks the path,
+    and `breaks` is the piece of evidence that it removes. `rests_on` are the ids of rules with findings on the same
+    target that it builds on.
     """
 
     id: str
@@ -104,9 +105,10 @@ class CapabilityNames:
 class TargetSummary:
     """One column of the table of targets side by side: what it is and what it may do. None is not known.
 
-    `uid` and `host_uid` are effective ids; the maps are lines "container:host:size"; `namespaces` maps a kind to "own", "host",
-    "shared" or "unknown"; `seccomp` is "none", "strict", "filter" with a few words; `limits` maps a name to text ("512 MiB",
-    "unlimited"). `counts` has a number for each severity label. `passed` is the number of rules that held.
+    `uid` and `host_uid` are effective ids; the maps are lines "container:host:size"; `namespaces` maps a kind to
+    "own", "host", "shared" or "unknown"; `seccomp` is "none", "strict", "filter" with a few words; `limits` maps a
+    name to text ("512 MiB", "unlimited"). `counts` has a number for each severity label. `passed` is the number of
+    rules that held.
     """
 
     id: str
@@ -153,8 +155,8 @@ class Verdict:
 class Report:
     """The whole result, sorted: paths and findings by severity (worst first), target, rule, place.
 
-    `generated` is an RFC 3339 time in UTC, or empty where the output has to be reproducible. `host` is rows of text about the
-    machine ("kernel" → "6.1.0").
+    `generated` is an RFC 3339 time in UTC, or empty where the output has to be reproducible. `host` is rows of text
+    about the machine ("kernel" → "6.1.0").
     """
 
     targets: tuple[TargetSummary, ...]

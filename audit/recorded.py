@@ -1,0 +1,325 @@
+"""Facts written down as TOML: the examples in the rules' docstrings and the tests' recorded input.
+
+A recording says only what differs from `CONFINED`, a container that no rule finds fault with (Pod Security's fixtures
+are made in the same way from one minimal pod):
+
+    absent = ["SeccompFilter"]      # nothing is known of these kinds
+
+    [Identity]                      # a kind of one fact: these fields differ
+    host_uids = [0, 0, 0, 0]
+
+    [[Mount]]                       # a kind of many: one more, or other fields of the one with the same name
+    destination = "/data"
+
+Capability sets are lists of names or "ALL", id maps are strings "container:host:size", `where` is "path:line".
+"""
+
+import tomllib
+from dataclasses import MISSING, Field, fields
+from functools import cache
+from typing import Any
+
+import msgspec
+
+from stockade.audit import facts
+from stockade.audit.facts import KINDS, Fact, Target, Where
+from stockade.errors import UsageError
+from stockade.sandbox.linux import capabilities as caps
+from stockade.sandbox.linux import idmap
+
+#: the field that tells one fact of a kind of many from another
+_NAMES = {
+    facts.Namespace: "kind",
+    facts.LsmLabel: "module",
+    facts.Mount: "destination",
+    facts.EngineSocket: "path",
+    facts.Mask: "path",
+    facts.ControlFile: "path",
+    facts.DeviceNode: "path",
+    facts.CgroupLimit: "name",
+    facts.OpenDescriptor: "fd",
+    facts.Executable: "path",
+    facts.ResourceLimit: "name",
+    facts.Process: "pid",
+    facts.SharedIds: "other",
+    facts.Declared: "subject",
+}
+_KINDS: dict[str, type[Fact]] = {kind.__name__: kind for kind in KINDS}
+_SETS = ("bounding", "effective", "inheritable", "permitted", "ambient")
+
+CONFINED = """
+[Runtime]
+engine = "stockade"
+
+[Identity]
+uids = [1000, 1000, 1000, 1000]
+gids = [1000, 1000, 1000, 1000]
+groups = [1000]
+host_uids = [101000, 101000, 101000, 101000]
+host_gids = [101000, 101000, 101000, 101000]
+host_groups = [101000]
+
+[UserNamespace]
+initial = false
+uid_map = ["0:100000:65536"]
+gid_map = ["0:100000:65536"]
+owner_uid = 0
+depth = 1
+
+[CapabilitySets]
+bounding = []
+effective = []
+inheritable = []
+permitted = []
+ambient = []
+
+[NoNewPrivs]
+value = true
+
+[SeccompState]
+mode = "filter"
+filters = 1
+
+[SeccompFilter]
+allowed = ["read", "write", "openat", "execve"]
+conditional = ["clone", "socket"]
+
+[DevicePolicy]
+default = "deny"
+rules = ["c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 5:0 rwm", "c 5:2 rwm", "c 136:* rwm"]
+source = "v1"
+
+[CgroupMembership]
+path = "/stockade/web"
+version = 2
+shared_with_host = false
+
+[WorkingDirectory]
+path = "/"
+outside = false
+
+[OomScoreAdj]
+value = 0
+
+[Host]
+kernel = [6, 1]
+release = "6.1.0"
+lsms = ["lockdown", "capability", "landlock", "yama", "apparmor", "bpf"]
+yama = 1
+modules = true
+modules_disabled = false
+lockdown = "none"
+cgroup = "v2"
+apparmor = true
+selinux = false
+
+[[Namespace]]
+kind = "user"
+host = false
+
+[[Namespace]]
+kind = "pid"
+host = false
+owner_initial = false
+
+[[Namespace]]
+kind = "mnt"
+host = false
+owner_initial = false
+
+[[Namespace]]
+kind = "net"
+host = false
+owner_initial = false
+
+[[Namespace]]
+kind = "ipc"
+host = false
+owner_initial = false
+
+[[Namespace]]
+kind = "uts"
+host = false
+owner_initial = false
+
+[[Namespace]]
+kind = "cgroup"
+host = false
+owner_initial = false
+
+[[Namespace]]
+kind = "time"
+host = false
+owner_initial = false
+
+[[LsmLabel]]
+module = "apparmor"
+label = "stockade (enforce)"
+mode = "enforce"
+
+[[Mount]]
+destination = "/"
+fstype = "ext4"
+host_path = "/srv/images/web"
+writable = false
+options = ["ro", "nosuid", "nodev"]
+propagation = "private"
+
+[[Mount]]
+destination = "/proc"
+fstype = "proc"
+writable = true
+options = ["rw", "nosuid", "nodev", "noexec"]
+propagation = "private"
+
+[[Mount]]
+destination = "/dev"
+fstype = "tmpfs"
+writable = true
+options = ["rw", "nosuid", "noexec"]
+super_options = ["rw", "size=65536k"]
+propagation = "private"
+
+[[Mask]]
+path = "/proc/sys"
+state = "read-only"
+declared = "read-only"
+
+[[Mask]]
+path = "/proc/kcore"
+state = "masked"
+declared = "masked"
+
+[[ControlFile]]
+path = "/proc/sys/kernel/core_pattern"
+access = "write"
+outcome = "refused"
+error = "EROFS"
+
+[[DeviceNode]]
+path = "/dev/null"
+kind = "char"
+major = 1
+minor = 3
+usable = true
+policy = true
+
+[[CgroupLimit]]
+name = "memory"
+value = 536870912
+
+[[CgroupLimit]]
+name = "swap"
+value = 536870912
+
+[[CgroupLimit]]
+name = "pids"
+value = 512
+
+[[CgroupLimit]]
+name = "cpu"
+value = 1000
+
+[[OpenDescriptor]]
+fd = 0
+target = "/dev/null"
+kind = "device"
+outside = false
+
+[[Executable]]
+path = "/usr/bin/web"
+outside = false
+
+[[ResourceLimit]]
+name = "core"
+soft = 0
+hard = 0
+
+[[ResourceLimit]]
+name = "nofile"
+soft = 1024
+hard = 4096
+"""
+
+
+def load(text: str, name: str = "example", kind: str = "container") -> Target:
+    """Give the target that a recording describes. Raises UsageError where it can't be understood."""
+    changes = _parse(text)
+    absent = {_kind(each) for each in changes.pop("absent", [])}
+    rows = [
+        (kind, row)
+        for kind, base in _confined().items()
+        if kind not in absent
+        for row in _merge(kind, base, changes.pop(kind.__name__, []))
+    ]
+    if changes:
+        raise UsageError(f"{name}: unknown or absent kind of fact {next(iter(changes))!r}")
+    return Target(
+        id=f"{kind}:{name}",
+        name=name,
+        kind=kind,
+        facts=tuple([_fact(kind, row, name) for kind, row in rows]),
+        complete=frozenset(kind for kind in KINDS if kind.many and kind not in absent),
+    )
+
+
+@cache
+def _confined() -> dict[type[Fact], list[dict[str, Any]]]:
+    base = _parse(CONFINED)
+    return {kind: base.get(kind.__name__, []) for kind in KINDS}
+
+
+def _parse(text: str) -> dict[str, Any]:
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"recorded facts: {error}") from None
+    return {name: [value] if isinstance(value, dict) else value for name, value in tables.items()}
+
+
+def _kind(name: str) -> type[Fact]:
+    if name not in _KINDS:
+        raise UsageError(f"there is no kind of fact {name!r}")
+    return _KINDS[name]
+
+
+def _merge(kind: type[Fact], base: list[dict[str, Any]], changes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    if not kind.many:
+        return [{**(base[0] if base else {}), **(changes[0] if changes else {})}] if base or changes else []
+    name = _NAMES[kind]
+    rows = {row[name]: row for row in base}
+    for change in changes:
+        rows[change[name]] = {**rows.get(change[name], {}), **change}
+    return list(rows.values())
+
+
+def _fact(kind: type[Fact], row: dict[str, Any], source: str) -> Fact:
+    # a field that TOML leaves out is None, for TOML has no word for it, unless the kind has another default
+    values = {field.name: None for field in fields(kind) if field.name != "where" and _required(field)}
+    values |= {**row, "where": _where(row.get("where", f"{source}.toml"))}
+    if kind is facts.CapabilitySets:
+        values |= {name: _mask(row[name]) for name in _SETS}
+    try:
+        return msgspec.convert(values, kind, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{source}: {kind.__name__}: {error}") from None
+
+
+def _required(field: Field[Any]) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
+
+
+def _mask(names: Any) -> int:
+    return caps.ALL if names == "ALL" else caps.mask(names)
+
+
+def _decode(kind: type, value: Any) -> Any:
+    if kind is idmap.Mapping:
+        return idmap.parse_argument(value)
+    raise NotImplementedError(kind)
+
+
+
+def _where(text: str) -> dict[str, Any]:
+    path, *numbers = text.split(":")
+    return {"path": path, **dict(zip(("line", "column"), map(int, numbers), strict=False))}
