@@ -1,8 +1,9 @@
-"""System calls that Python's os module lacks: one function a call, with the kernel's name, argument order and constants.
+"""System calls that Python's os module lacks: one function a call, with the kernel's name and argument order.
 
-Each checks the result and raises OSError, with the path where there is one. Those about mounts are written in
-calls_mount, the constants in calls_constants; all of them are names of this module. Importing it loads ctypes (2 ms),
-which reading /proc does not need. ctypes lets go of the interpreter lock while a call runs.
+The manual has each in section 2. Each checks the result and raises OSError, with the path where there is one. Those
+about mounts are written in calls_mount, the constants in calls_constants; all of them are names of this module.
+Importing it loads ctypes (2 ms), which reading /proc does not need. ctypes lets go of the interpreter lock while a
+call runs.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class _OpenHow(ctypes.Structure):
 
 
 def openat2(dirfd: int, path: str | bytes, flags: int, mode: int = 0, resolve: int = 0) -> int:
-    """openat2(2): open with limits on how the path is resolved. O_CLOEXEC is always set. Gives the descriptor.
+    """Open with limits on how the path is resolved. O_CLOEXEC is always set. Gives the descriptor.
 
     Raises OSError: EXDEV or ELOOP where `resolve` forbids the way, EAGAIN after a race with a rename.
     """
@@ -35,37 +36,37 @@ def openat2(dirfd: int, path: str | bytes, flags: int, mode: int = 0, resolve: i
 
 
 def setns(fd: int, nstype: int) -> None:
-    """setns(2): join the namespace of a descriptor, or with a pidfd those of `nstype` of a process."""
+    """Join the namespace of a descriptor, or with a pidfd those of `nstype` of a process."""
     checked(libc.setns(ctypes.c_int(fd), ctypes.c_int(nstype)))
 
 
 def unshare(flags: int) -> None:
-    """unshare(2): leave the shared namespaces named by CLONE_* flags."""
+    """Leave the shared namespaces named by CLONE_* flags."""
     checked(libc.unshare(ctypes.c_int(flags)))
 
 
 def pidfd_open(pid: int, flags: int = 0) -> int:
-    """pidfd_open(2): give a descriptor for a process; close-on-exec. Raises ProcessLookupError."""
+    """Give a descriptor for a process; close-on-exec. Raises ProcessLookupError."""
     return syscall("pidfd_open", pid, flags)
 
 
 def pidfd_send_signal(pidfd: int, sig: int, info: None = None, flags: int = 0) -> None:
-    """pidfd_send_signal(2): signal exactly the process of the descriptor. Raises ProcessLookupError when it was waited for."""
+    """Signal exactly the process of the descriptor. Raises ProcessLookupError when it is gone."""
     syscall("pidfd_send_signal", pidfd, sig, info, flags)
 
 
 def pidfd_getfd(pidfd: int, targetfd: int, flags: int = 0) -> int:
-    """pidfd_getfd(2): give a duplicate of another process's descriptor; close-on-exec. Needs ptrace access."""
+    """Give a duplicate of another process's descriptor; close-on-exec. Needs ptrace access."""
     return syscall("pidfd_getfd", pidfd, targetfd, flags)
 
 
 def close_range(first: int, last: int, flags: int = 0) -> None:
-    """close_range(2): close descriptors, or with CLOSE_RANGE_CLOEXEC mark them."""
+    """Close descriptors, or with CLOSE_RANGE_CLOEXEC mark them."""
     syscall("close_range", first, last, flags)
 
 
 def prctl(option: int, arg2: int | bytes = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:
-    """prctl(2). Gives the result, which some options return as a value."""
+    """Change or ask for an attribute of the calling thread. Gives the result, which some options return as a value."""
     words = [word(argument) for argument in (arg2, arg3, arg4, arg5)]
     return checked(libc.prctl(ctypes.c_int(option), *words))
 
@@ -75,7 +76,7 @@ class _CapHeader(ctypes.Structure):
 
 
 def capget(pid: int = 0) -> tuple[int, int, int]:
-    """capget(2): give the effective, permitted and inheritable masks of a thread, by default of the calling one."""
+    """Give the effective, permitted and inheritable masks of a thread, by default of the calling one."""
     header = _CapHeader(LINUX_CAPABILITY_VERSION_3, pid)
     data = (ctypes.c_uint32 * 6)()
     checked(libc.capget(ctypes.byref(header), ctypes.byref(data)))
@@ -84,7 +85,7 @@ def capget(pid: int = 0) -> tuple[int, int, int]:
 
 
 def capset(effective: int, permitted: int, inheritable: int) -> None:
-    """capset(2): set three of the five masks of the calling thread. Raises PermissionError for what is not permitted."""
+    """Set three of the five masks of the calling thread. Raises PermissionError for what is not permitted."""
     header = _CapHeader(LINUX_CAPABILITY_VERSION_3, 0)
     masks = (effective, permitted, inheritable)
     data = (ctypes.c_uint32 * 6)(*[m & 0xFFFFFFFF for m in masks], *[m >> 32 for m in masks])
@@ -92,7 +93,7 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
 
 
 def cap_ambient(operation: int, capability: int = 0) -> int:
-    """prctl(PR_CAP_AMBIENT): PR_CAP_AMBIENT_IS_SET, _RAISE, _LOWER one capability, or _CLEAR_ALL."""
+    """Act on the ambient set: PR_CAP_AMBIENT_IS_SET, _RAISE, _LOWER with one capability, or _CLEAR_ALL."""
     return prctl(PR_CAP_AMBIENT, operation, capability)
 
 
@@ -113,9 +114,10 @@ class _SockFprog(ctypes.Structure):
 
 
 def seccomp(operation: int, flags: int, args: bytes | None = None) -> int:
-    """seccomp(2). For SECCOMP_SET_MODE_FILTER `args` is the program, 8 bytes an instruction as struct sock_filter has them.
+    """Load a filter into the calling thread, or ask what the kernel knows.
 
-    Gives the result: 0, a listener descriptor, or with SECCOMP_FILTER_FLAG_TSYNC the id of a thread that could not follow.
+    For SECCOMP_SET_MODE_FILTER `args` is the program, 8 bytes an instruction as struct sock_filter has them. Gives 0, a
+    listener's descriptor, or with SECCOMP_FILTER_FLAG_TSYNC the id of a thread that could not follow.
     """
     if operation != SECCOMP_SET_MODE_FILTER or args is None:
         return syscall("seccomp", operation, flags, args)
@@ -125,12 +127,12 @@ def seccomp(operation: int, flags: int, args: bytes | None = None) -> int:
 
 
 def keyctl(operation: int, arg2: int | bytes | None = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:
-    """keyctl(2). Gives the result, for KEYCTL_JOIN_SESSION_KEYRING the keyring's id."""
+    """Act on a keyring. Gives the result, for KEYCTL_JOIN_SESSION_KEYRING the keyring's id."""
     return syscall("keyctl", operation, arg2, arg3, arg4, arg5)
 
 
 def bpf(command: int, attributes: bytes, size: int | None = None) -> tuple[int, bytes]:
-    """bpf(2): give the result and `attributes`, a packed union bpf_attr, as the kernel changed them."""
+    """Give the result and `attributes`, a packed union bpf_attr, as the kernel changed them."""
     buffer = ctypes.create_string_buffer(attributes, len(attributes))
     result = syscall("bpf", command, buffer, len(attributes) if size is None else size)
     return result, buffer.raw

@@ -38,8 +38,8 @@ _COLUMN = 0 if MACHINE == "x86_64" else 1
 def syscall(number: int | str, *args: object, path: str | bytes | None = None) -> int:
     """Make a system call, given by its name here or by its number.
 
-    Arguments are integers, bytes (a pointer to them, NUL-terminated), ctypes objects (a pointer to them) or None (NULL).
-    Gives the result; raises OSError with `path` as its file name.
+    Arguments are integers, bytes (a pointer to them, NUL-terminated), ctypes objects (a pointer) or None (NULL). Gives
+    the result; raises OSError with `path` as its file name.
     """
     if isinstance(number, str):
         number = _NUMBERS[number][_COLUMN]

@@ -1,4 +1,4 @@
-"""System calls about mounts: mount(2) and its relatives by path, and the descriptor-based ones since Linux 5.2."""
+"""System calls about mounts, by path and (since Linux 5.2) by descriptor; the manual has each in section 2."""
 
 from __future__ import annotations
 
@@ -32,52 +32,54 @@ __all__ = [
 ]
 
 
-def mount(source: str | None, target: str, filesystemtype: str | None, mountflags: int, data: str | None = None) -> None:
-    """mount(2), by path. Raises OSError with the target."""
+def mount(
+    source: str | None, target: str, filesystemtype: str | None, mountflags: int, data: str | None = None
+) -> None:
+    """Mount by path, the way before Linux 5.2. Raises OSError with the target."""
     encoded = [None if text is None else fspath(text) for text in (source, target, filesystemtype, data)]
     syscall("mount", *encoded[:3], mountflags, encoded[3], path=target)
 
 
 def umount2(target: str, flags: int = 0) -> None:
-    """umount2(2), with MNT_DETACH and UMOUNT_NOFOLLOW. Raises OSError with the target."""
+    """Unmount by path; MNT_DETACH, UMOUNT_NOFOLLOW. Raises OSError with the target."""
     syscall("umount2", fspath(target), flags, path=target)
 
 
 def pivot_root(new_root: str, put_old: str) -> None:
-    """pivot_root(2); with "." twice the old root lies over the new one and is detached next."""
+    """Make a mount the root directory. With "." twice the old root lies over the new one and is detached next."""
     syscall("pivot_root", fspath(new_root), fspath(put_old), path=new_root)
 
 
 def open_tree(dirfd: int, path: str | bytes, flags: int) -> int:
-    """open_tree(2): give a descriptor of a mount; with OPEN_TREE_CLONE (and AT_RECURSIVE) of a detached copy of it."""
+    """Give a descriptor of a mount; with OPEN_TREE_CLONE (and AT_RECURSIVE) of a detached copy of it."""
     return syscall("open_tree", dirfd, fspath(path), flags | OPEN_TREE_CLOEXEC, path=path)
 
 
 def move_mount(from_dirfd: int, from_path: str | bytes, to_dirfd: int, to_path: str | bytes, flags: int) -> None:
-    """move_mount(2): attach a mount; MOVE_MOUNT_F_EMPTY_PATH and _T_EMPTY_PATH take the descriptors themselves."""
+    """Attach a mount; MOVE_MOUNT_F_EMPTY_PATH and _T_EMPTY_PATH take the descriptors themselves."""
     source, target = fspath(from_path), fspath(to_path)
     syscall("move_mount", from_dirfd, source, to_dirfd, target, flags, path=to_path)
 
 
 def fsopen(fsname: str, flags: int = 0) -> int:
-    """fsopen(2): give a descriptor of a file system to be configured. ENODEV: the kernel has no such type."""
+    """Give a descriptor of a file system to be configured. ENODEV: the kernel has no such type."""
     return syscall("fsopen", fspath(fsname), flags | FSOPEN_CLOEXEC, path=fsname)
 
 
 def fspick(dirfd: int, path: str | bytes, flags: int) -> int:
-    """fspick(2): give a descriptor of the file system of a mount, to be reconfigured. Close-on-exec is always set."""
+    """Give a descriptor of the file system of a mount, to be reconfigured. Close-on-exec is always set."""
     return syscall("fspick", dirfd, fspath(path), flags | FSPICK_CLOEXEC, path=path)
 
 
 def fsconfig(fd: int, cmd: int, key: str | None = None, value: str | bytes | None = None, aux: int = 0) -> None:
-    """fsconfig(2): set an option (FSCONFIG_SET_*) or create the file system. Raises OSError with the key."""
+    """Set an option (FSCONFIG_SET_*) or create the file system. Raises OSError with the key."""
     encoded = None if key is None else fspath(key)
     raw = None if value is None else fspath(value)
     syscall("fsconfig", fd, cmd, encoded, raw, aux, path=key)
 
 
 def fsmount(fd: int, flags: int = 0, attr_flags: int = 0) -> int:
-    """fsmount(2): give the detached mount of a created file system, with MOUNT_ATTR_* flags."""
+    """Give the detached mount of a created file system, with MOUNT_ATTR_* flags."""
     return syscall("fsmount", fd, flags | FSMOUNT_CLOEXEC, attr_flags)
 
 
@@ -85,7 +87,7 @@ class _MountAttr(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd"))
 
 
-def mount_setattr(  # noqa: PLR0913 - the kernel's arguments
+def mount_setattr(  # noqa: PLR0917 - the kernel's arguments
     dirfd: int,
     path: str | bytes,
     flags: int,
@@ -94,7 +96,7 @@ def mount_setattr(  # noqa: PLR0913 - the kernel's arguments
     propagation: int = 0,
     userns_fd: int = 0,
 ) -> None:
-    """mount_setattr(2): change the flags of a mount, with AT_RECURSIVE of the whole tree under it, or of none of it."""
+    """Change the flags of a mount, with AT_RECURSIVE of the whole tree under it, or of none of it."""
     attributes = _MountAttr(attr_set, attr_clr, propagation, userns_fd)
     size = ctypes.sizeof(attributes)
     syscall("mount_setattr", dirfd, fspath(path), flags, attributes, size, path=path)

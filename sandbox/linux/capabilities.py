@@ -86,7 +86,7 @@ NONE = Sets(0, 0, 0, 0, 0)
 
 
 def number(name: str) -> int:
-    """Give the number of a capability; any case, with or without CAP_. Raises ValueError for a name the kernel never had."""
+    """Give the number of a capability; any case, with or without CAP_. Raises ValueError for an unknown name."""
     upper = name.upper()
     found = _NUMBERS.get(upper if upper.startswith("CAP_") else "CAP_" + upper)
     if found is None:
@@ -140,7 +140,7 @@ def from_fields(fields: dict[str, str]) -> Sets:
 
 
 def of(pid: int | str) -> Sets:
-    """Read the sets of a process (of its first thread) or, with "12/task/13", of a thread. Raises ProcessLookupError."""
+    """Read the sets of a process's first thread or, with "12/task/13", of another one. Raises ProcessLookupError."""
     return parse(procfs.read_text(pid, "status"))
 
 
@@ -150,14 +150,14 @@ def own() -> Sets:
 
 
 def last_cap() -> int:
-    """Give the highest capability number of the running kernel, from /proc/sys/kernel/cap_last_cap or by asking prctl(2)."""
+    """Give the highest capability of the running kernel: /proc/sys/kernel/cap_last_cap, or what prctl(2) says."""
     if not _last:
         try:
             _last.append(int(procfs.read_path("/proc/sys/kernel/cap_last_cap")))
         except OSError:
-            from stockade.sandbox.linux import calls
+            from stockade.sandbox.linux.calls import last_cap as ask
 
-            _last.append(calls.last_cap())
+            _last.append(ask())
     return _last[0]
 
 

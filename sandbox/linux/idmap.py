@@ -67,7 +67,7 @@ def _number(text: str) -> int:
 
 
 def check(mappings: Sequence[Mapping]) -> None:
-    """Raise ValueError for what the kernel would refuse with EINVAL: empty, overflowing, overlapping or too many extents."""
+    """Raise ValueError for what the kernel refuses with EINVAL: empty, overflowing, overlapping or too many extents."""
     if not mappings:
         raise ValueError("an id map needs at least one extent")
     if len(mappings) > MAX_EXTENTS:
@@ -88,7 +88,8 @@ def overlaps(mappings: Sequence[Mapping]) -> tuple[Mapping, Mapping] | None:
     """Give the first two extents that share an id inside or outside, or None."""
     for side in ("container", "host"):
         ordered = sorted(mappings, key=lambda mapping: int(getattr(mapping, side)))
-        for before, after in zip(ordered, ordered[1:]):
+        for place in range(1, len(ordered)):
+            before, after = ordered[place - 1], ordered[place]
             if getattr(before, side) + before.size > getattr(after, side):
                 return before, after
     return None

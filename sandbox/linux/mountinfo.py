@@ -103,7 +103,7 @@ def covering(mounts: tuple[Mount, ...], path: str) -> Mount | None:
     best = None
     for mount in mounts:
         point = mount.mount_point
-        inside = point == "/" or path == point or path.startswith(point + "/")
+        inside = point in ("/", path) or path.startswith(point + "/")
         if inside and (best is None or len(point) >= len(best.mount_point)):
             best = mount
     return best

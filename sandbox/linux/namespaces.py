@@ -26,8 +26,8 @@ FLAGS: dict[str, int] = {
     "time": 0x00000080,
 }
 
-#: inode numbers of the namespaces the kernel boots with (include/uapi/linux/nsfs.h). The first six are as old as
-#: their kinds; net and mnt have a fixed number since 6.18 only, so for them "another number" proves nothing before that.
+#: inode numbers of the namespaces the kernel boots with (include/uapi/linux/nsfs.h). The first six are as old as their
+#: kinds; net and mnt have a fixed number since 6.18 only, so for them "another number" proves nothing before that.
 INITIAL: dict[str, int] = {
     "ipc": 0xEFFFFFFF,
     "uts": 0xEFFFFFFE,
@@ -63,12 +63,8 @@ def inode(pid: int | str, kind: str) -> Identity:
 
 
 def of(pid: int | str) -> dict[str, Identity]:
-    """Give the identity of each namespace of a process that this kernel has. Raises as inode() does for the user kind."""
-    found = {"user": inode(pid, "user")} if supported("user") else {}
-    for kind in KINDS[1:]:
-        if supported(kind):
-            found[kind] = inode(pid, kind)
-    return found
+    """Give the identity of each namespace of a process that this kernel has. Raises as inode() does."""
+    return {kind: inode(pid, kind) for kind in KINDS if supported(kind)}
 
 
 def supported(kind: str) -> bool:
@@ -82,11 +78,11 @@ _supported: dict[str, bool] = {}
 
 
 def for_children(pid: int | str, kind: str) -> Identity:
-    """Give the pid or time namespace that children of a process will be in, which unshare(2) makes differ from its own."""
+    """Give the "pid" or "time" namespace of a process's future children, which unshare(2) makes differ from its own."""
     return inode(pid, f"{kind}_for_children")
 
 
-def open(pid: int | str, kind: str) -> int:  # noqa: A001 - read as namespaces.open
+def open(pid: int | str, kind: str) -> int:
     """Give a descriptor, close-on-exec, that keeps a process's namespace alive. Raises as inode() does."""
     path = f"{procfs.PROC}/{pid}/ns/{kind}"
     try:

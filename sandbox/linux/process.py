@@ -15,8 +15,8 @@ from stockade.sandbox.linux.record import Record
 class Status(Record):
     """/proc/PID/status. Ids are those of the reader's namespace: real, effective, saved, file system.
 
-    `pids` are the pids of the process from the reader's pid namespace down to its own. `no_new_privs`, `seccomp` (0 none,
-    1 strict, 2 filter) and `seccomp_filters` are None where the kernel does not say (gVisor, old kernels): unknown, not 0.
+    `pids` are the pids of the process from the reader's pid namespace down to its own. `no_new_privs`, `seccomp` (0
+    none, 1 strict, 2 filter) and `seccomp_filters` are None where the kernel does not say (gVisor): unknown, not 0.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Status(Record):
 
 
 class Descriptor(Record):
-    """One open descriptor: /proc/PID/fd/N and fdinfo/N. `flags` are those of open(2); `mount` is the mnt_id of mountinfo."""
+    """One open descriptor, /proc/PID/fd/N and fdinfo/N: `flags` as in open(2), `mount` as in mountinfo."""
 
     number: int
     target: str
@@ -124,7 +124,7 @@ def environ(pid: int | str) -> tuple[str, ...]:
 
 
 def exe(pid: int | str) -> str:
-    """Give the program's path, with " (deleted)" after a removed one. FileNotFoundError for kernel threads and zombies."""
+    """Give the program's path, " (deleted)" after a removed one. FileNotFoundError for kernel threads and zombies."""
     return procfs.link(pid, "exe")
 
 

@@ -52,9 +52,10 @@ def read_path(path: str, *, limit: int = 1 << 26) -> bytes:
 
 
 def link(pid: int | str, name: str) -> str:
-    """Give the target of the link /proc/`pid`/`name`, as the kernel prints it: "/usr/bin/cat (deleted)", "net:[4026531840]".
+    """Give the target of the link /proc/`pid`/`name`, as the kernel prints it: "/x (deleted)", "net:[4026531840]".
 
-    Raises ProcessLookupError when the process has gone, FileNotFoundError when it has no such link (a kernel thread has no exe).
+    Raises ProcessLookupError when the process has gone, FileNotFoundError when it has no such link (a kernel thread
+    has no exe).
     """
     path = f"{PROC}/{pid}/{name}"
     try:
