@@ -13,34 +13,36 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
 LAUNCHER = os.path.join("stockade", "sandbox", "native", "launcher")
-FLAGS = (
-    "-std=gnu11 -O2 -Wall -Wextra -fstack-protector-strong -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2"
-    " -ffunction-sections -fdata-sections -Wl,--gc-sections -Wl,-z,relro,-z,now -Wl,-z,noexecstack -s"
-).split()
+FLAGS = [
+    *("-std=gnu11", "-O2", "-Wall", "-Wextra"),
+    *("-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"),
+    *("-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections", "-s"),
+    *("-Wl,-z,relro,-z,now", "-Wl,-z,noexecstack"),
+]
 # By preference: not every C library comes with what a position-independent static program starts with.
 LINKAGES = (["-fPIE", "-static-pie"], ["-fno-pie", "-static"])
 
 
 def compile_launcher(output: str) -> None:
     """Compile launcher.c with $CC, or cc, into the static program `output`; an older one stays until it is whole."""
-    command = [*(shlex.split(os.environ.get("CC", "")) or ["cc"]), *FLAGS]
-    failures: list[str] = []
+    compiler = shlex.split(os.environ.get("CC", "")) or ["cc"]
+    complaints = ""
     with tempfile.TemporaryDirectory(dir=os.path.dirname(output)) as scratch:
         made = os.path.join(scratch, "launcher")
         for linkage in LINKAGES:
+            command = [*compiler, *FLAGS, *linkage, "-o", made, f"{LAUNCHER}.c"]
             try:
-                done = subprocess.run(
-                    [*command, *linkage, "-o", made, f"{LAUNCHER}.c"], capture_output=True, text=True, check=False
-                )
+                done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
             except OSError as error:
-                sys.exit(f"stockade: the launcher needs a C compiler: {command[0]}: {error.strerror}; install gcc or set CC")
-            sys.stderr.write(done.stderr if done.returncode == 0 else "")
+                sys.exit(
+                    f"stockade: the launcher needs a C compiler: {compiler[0]}: {error.strerror}; set CC or add gcc"
+                )
+            complaints += f"{shlex.join(command)}\n{done.stderr}"
             if done.returncode == 0:
-                os.chmod(made, 0o755)
+                os.chmod(made, 0o755)  # noqa: S103 - who may read the package may run it
                 os.replace(made, output)
                 return
-            failures.append(f"{shlex.join(done.args)}\n{done.stderr}")
-    sys.exit("stockade: the launcher does not compile into a static program\n" + "\n".join(failures))
+    sys.exit(f"stockade: the launcher does not compile into a static program\n{complaints}")
 
 
 class BuildPy(build_py):
