@@ -7,6 +7,7 @@
     public_tmp                  an empty directory that every user and every mapped id can reach (tmp_path is 0700)
     rootfs                      a busybox root file system of its own in such a directory, owned by root
     user_rootfs                 the same, owned by the test user
+    forked(function)            the function's result, or its exception, from a forked child that may give up anything
 
 `stockade` and `as_user` are `Callable[..., CompletedProcess[str]]`: output captured as text, standard input empty,
 60 seconds at most, never an exception for an exit code; options go to subprocess.run.
@@ -15,6 +16,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import pwd
 import shutil
 import subprocess
@@ -146,3 +148,36 @@ def user_rootfs(public_tmp: Path, _busybox: tuple[Path, list[str]], unprivileged
     for path in (root, *root.rglob("*")):
         os.chown(path, unprivileged.pw_uid, unprivileged.pw_gid, follow_symlinks=False)
     return root
+
+
+@pytest.fixture
+def forked() -> Callable[[Callable[[], Any]], Any]:
+    """Run a function in a forked child, where it may change or give up whatever it likes.
+
+    Gives its result or raises its exception (both pickled); a child that dies without either fails the test.
+    """
+
+    def run(function: Callable[[], Any]) -> Any:
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                try:
+                    answer = pickle.dumps((True, function()))
+                except BaseException as error:  # noqa: BLE001 - a failed assert too is told by the parent
+                    answer = pickle.dumps((False, error))
+                with os.fdopen(writer, "wb") as pipe:
+                    pipe.write(answer)
+            finally:
+                os._exit(0)
+        os.close(writer)
+        with os.fdopen(reader, "rb") as pipe:
+            answer = pipe.read()
+        _, status = os.waitpid(child, 0)
+        assert answer, f"the child died: wait status {status:#x}"
+        succeeded, result = pickle.loads(answer)  # noqa: S301 - from our own child
+        if not succeeded:
+            raise result
+        return result
+
+    return run
