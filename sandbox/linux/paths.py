@@ -73,16 +73,17 @@ def components(path: str) -> tuple[str, ...]:
 def create_in_root(rootfd: int, path: str, kind: str, mode: int) -> int:
     """Make sure that `path` exists below the root as `kind` "dir" or "file", and give an O_PATH descriptor of it.
 
-    Missing parents are made with mode 0755, the last one with `mode`, less the umask; an existing one is left as it is.
-    A file may be anything but a directory: it is a place to mount on. Raises OSError: EEXIST where a dangling link is in
-    the way, ENOTDIR, EISDIR, EINVAL for "..".
+    Missing parents are made with mode 0755, the last one with `mode`, less the umask; an existing one stays as it is.
+    A file may be anything but a directory: it is a place to mount on. Raises OSError: EEXIST where a dangling link is
+    in the way, ENOTDIR, EISDIR, EINVAL for "..".
     """
     names = components(path)
     parent = open_in_root(rootfd, ".", os.O_PATH | os.O_DIRECTORY)
     try:
         for depth in range(1, len(names) + 1):
             last = depth == len(names)
-            entry = _open_or_make(rootfd, parent, "/".join(names[:depth]), kind if last else "dir", mode if last else 0o755)
+            wanted = (kind, mode) if last else ("dir", 0o755)
+            entry = _open_or_make(rootfd, parent, "/".join(names[:depth]), *wanted)
             os.close(parent)
             parent = entry
     except OSError:
