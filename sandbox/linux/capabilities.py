@@ -89,7 +89,8 @@ def number(name: str) -> int:
     """Give the number of a capability; any case, with or without CAP_. Raises ValueError for an unknown name."""
     upper = name.upper()
     found = _NUMBERS.get(upper if upper.startswith("CAP_") else "CAP_" + upper)
-    if found is None:
+    # upper() folds letters of other scripts, such as the long s, to ours
+    if found is None or not name.isascii():
         raise ValueError(f"unknown capability {name!r}")
     return found
 
