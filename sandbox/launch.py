@@ -1,0 +1,307 @@
+"""Plan → running process: the launcher, the hand-shake with a new process, and the comparison before it may go on.
+
+One launcher serves a Python process. A launch is one packet to it; everything after that is said on a socket pair of the
+launch's own, so that launches from several threads don't wait for each other.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import select
+from _struct import Struct
+
+import _socket
+
+from stockade.errors import CannotExecute, ProgramNotFound, StockadeError
+from stockade.sandbox import verify
+from stockade.sandbox.linux.record import Record
+from stockade.sandbox.plan import header
+from stockade.sandbox.steps import Execute
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stockade.sandbox.plan import Plan
+    from stockade.sandbox.steps import Step
+
+CLONED, PREPARED, FAILED, TERMINAL_MASTER = 1, 2, 3, 4
+PACKET_LIMIT = 190_000
+MFD_CLOEXEC, MFD_ALLOW_SEALING, MFD_EXEC = 1, 2, 0x10
+F_ADD_SEALS, ALL_SEALS = 1033, 0xF
+P_PIDFD = 3
+_answer = Struct("<IIiI")
+_descriptor_size = Struct("<i").size
+
+LAUNCHER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "native", "launcher")
+
+
+class Child(Record):
+    """A process that runs: its pid, a pidfd and, where it has a terminal, the master of that. The descriptors are the caller's."""
+
+    pid: int
+    pidfd: int
+    terminal: int = -1
+
+
+class Encoded(Record):
+    """A plan as bytes. `plan` serves errors and the comparison."""
+
+    plan: Plan
+    parent: bytes
+    child: bytes
+
+
+def encode(plan: Plan) -> Encoded:
+    """Turn a plan into bytes once, for any number of launches."""
+    parent, child = plan.encode()
+    return Encoded(plan, parent, child)
+
+
+def sealed(name: str, data: bytes) -> int:
+    """Give a memfd with `data` that nobody can change any more, memfd_create(2)."""
+    try:
+        descriptor = os.memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_EXEC)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        descriptor = os.memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING)  # before Linux 6.3
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+    fcntl.fcntl(descriptor, F_ADD_SEALS, ALL_SEALS)
+    return descriptor
+
+
+class Launcher:
+    """The running launcher of this process. Its end of the control socket closes with us, however we end."""
+
+    def __init__(self) -> None:
+        """Start it. Raises StockadeError when it is not there or can't be executed."""
+        try:
+            with open(LAUNCHER, "rb") as file:
+                program = sealed("stockade-init", file.read())
+        except OSError as error:
+            raise StockadeError(
+                f"the launcher can't be read: {error.strerror}: {LAUNCHER}",
+                hint="install the package, or build it in place: pip install -e .",
+            ) from error
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+        actions = [
+            (os.POSIX_SPAWN_DUP2, theirs.fileno(), 0),
+            (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 2, "/dev/null", os.O_WRONLY, 0),
+        ]
+        try:
+            # A session of its own: who kills the supervisor's process group does not kill the guard with it.
+            self.pid = os.posix_spawn(f"/proc/self/fd/{program}", ["stockade-init"], {}, file_actions=actions, setsid=True)
+        except OSError as error:
+            ours.close()
+            raise StockadeError(
+                f"the launcher can't be executed: {error.strerror}",
+                hint="it runs from a memfd through /proc: mount /proc, and allow executable memfds (vm.memfd_noexec)",
+            ) from error
+        finally:
+            theirs.close()
+            os.close(program)
+        self.control = ours
+        self.owner = os.getpid()
+
+    def fileno(self) -> int:
+        """Give the control socket's number: it becomes readable when the launcher has died."""
+        return self.control.fileno()
+
+    def alive(self) -> bool:
+        """Tell whether it can still launch, in this process: a fork of its owner must start its own."""
+        if self.owner != os.getpid():
+            return False
+        return not _readable(self.fileno())
+
+    def send(self, message: bytes, descriptors: Sequence[int]) -> None:
+        """Ask for a launch."""
+        rights = Struct(f"<{len(descriptors)}i").pack(*descriptors)
+        try:
+            self.control.sendmsg([message], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
+        except OSError as error:
+            raise StockadeError(f"the launcher is gone: {error.strerror}", hint="start again; `stockade gc` cleans up") from error
+
+    def close(self) -> None:
+        """End it, and with it every container it still guards."""
+        self.control.close()
+        if self.owner == os.getpid():
+            os.waitpid(self.pid, 0)
+
+
+def _readable(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def launch(launcher: Launcher, encoded: Encoded, descriptors: Sequence[int], tail: bytes = b"") -> Child:
+    """Start what the plan says; return when the program runs.
+
+    `descriptors` are the plan's inputs in order, and stay the caller's. `tail` are steps to add at the end, for plans that were
+    encoded without their last step. Raises StockadeError with step, cause and remedy; nothing of the child is left then.
+    """
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+    try:
+        with_socket = [theirs.fileno(), *descriptors]
+        child = encoded.child + tail
+        steps = len(encoded.plan.parent)
+        memfd = -1
+        if len(encoded.parent) + len(child) > PACKET_LIMIT:
+            memfd = sealed("plan", encoded.parent + child)
+            with_socket.insert(1, memfd)
+        head = header(encoded.parent, child, steps, len(descriptors), in_memfd=memfd >= 0)
+        try:
+            launcher.send(head if memfd >= 0 else head + encoded.parent + child, with_socket)
+        finally:
+            if memfd >= 0:
+                os.close(memfd)
+        theirs.close()
+        return _Conversation(ours, encoded.plan).until_it_runs()
+    finally:
+        theirs.close()
+        ours.close()
+
+
+class _Conversation:
+    """What a new process and the launcher say, up to the execve that closes their end."""
+
+    def __init__(self, socket: _socket.socket, plan: Plan) -> None:
+        self.socket = socket
+        self.plan = plan
+        self.pid = self.pidfd = self.terminal = -1
+        self.compared = False
+
+    def until_it_runs(self) -> Child:
+        try:
+            while self._next():
+                pass
+            if not self.compared:
+                raise StockadeError(
+                    "the new process ended before its program was started",
+                    hint="the launcher or the process was killed: see the kernel's log for the out-of-memory killer",
+                )
+            verify.after(self.pid, self.plan.expected)
+        except BaseException:
+            self._end()
+            raise
+        return Child(self.pid, self.pidfd, self.terminal)
+
+    def _next(self) -> bool:
+        data, ancillary, _, _ = self.socket.recvmsg(_answer.size, 64, _socket.MSG_CMSG_CLOEXEC)
+        received = -1
+        for _level, _type, rights in ancillary:
+            (received,) = Struct("<i").unpack(rights[:_descriptor_size])
+        if not data:
+            return False
+        kind, step, error, value = _answer.unpack(data)
+        if kind == CLONED:
+            self.pid, self.pidfd = value, received
+            if self.plan.external_maps:
+                write_maps(self.pid, self.plan)
+                self.socket.send(b"g")
+        elif kind == TERMINAL_MASTER:
+            self.terminal = received
+        elif kind == PREPARED:
+            verify.before(self.pid, self.plan.expected)
+            self.compared = True
+            self.socket.send(b"g")
+        else:
+            if received >= 0:
+                self.pid, self.pidfd = value, received
+            raise failure(self.plan.steps, step, error)
+        return True
+
+    def _end(self) -> None:
+        if self.terminal >= 0:
+            os.close(self.terminal)
+        if self.pidfd >= 0:
+            kill(self.pidfd)
+            os.waitid(P_PIDFD, self.pidfd, os.WEXITED)
+            os.close(self.pidfd)
+
+
+def kill(pidfd: int, number: int = 9) -> None:
+    """Send a signal to the process behind a pidfd; one that has ended is no error."""
+    from _signal import pidfd_send_signal
+
+    try:
+        pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        return
+
+
+def write_maps(pid: int, plan: Plan) -> None:
+    """Run newuidmap(1) and newgidmap(1). Raises StockadeError with what they said."""
+    from stockade.sandbox.host import probe
+
+    host = probe()
+    expected = plan.expected
+    for tool, name, mappings in ((host.newuidmap, "newuidmap", expected.uid_map), (host.newgidmap, "newgidmap", expected.gid_map)):
+        if not tool:
+            raise StockadeError(f"{name} is not installed", hint="install the package uidmap, or use --userns nomap")
+        argv = [name, str(pid)]
+        for extent in mappings:
+            argv += map(str, extent)
+        code, said = run_tool(tool, argv)
+        if code:
+            raise StockadeError(
+                f"write the {name[3:6]} map: {name} failed: {said or f'exit code {code}'}",
+                hint="give this user a range in /etc/subuid and /etc/subgid (usermod --add-subuids), or use --userns nomap",
+            )
+
+
+def run_tool(path: str, argv: list[str]) -> tuple[int, str]:
+    """Run a program with an empty environment; give its exit code and the first line that it wrote to stderr."""
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    actions = [
+        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
+        (os.POSIX_SPAWN_DUP2, writer, 2),
+    ]
+    try:
+        pid = os.posix_spawn(path, argv, {}, file_actions=actions)
+    finally:
+        os.close(writer)
+    said = b""
+    while chunk := os.read(reader, 4096):
+        said = (said + chunk)[:4096]
+    os.close(reader)
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status), said.decode(errors="replace").strip().split("\n")[0]
+
+
+def failure(steps: Sequence[Step], number: int, error: int) -> StockadeError:
+    """Turn the number of a step and an errno into an error with step, cause and remedy."""
+    if number >= len(steps):
+        return StockadeError(f"the launcher stopped at step {number + 1}: {os.strerror(error)}")
+    step = steps[number]
+    if isinstance(step, Execute):
+        return _cannot_execute(step, error)
+    from stockade.sandbox.remedies import remedy
+
+    message = f"step {number + 1} of {len(steps)}, {step}: {os.strerror(error)}"
+    return StockadeError(message, hint=remedy(step, error))
+
+
+def _cannot_execute(step: Execute, error: int) -> StockadeError:
+    program = step.argv[0]
+    if error in {errno.ENOENT, errno.ENOTDIR}:
+        where = "" if "/" in program else " in $PATH"
+        return ProgramNotFound(
+            f"executable file {program!r} not found{where}",
+            hint="look for it in the container's root, and for the interpreter or loader that it names",
+        )
+    return CannotExecute(
+        f"{program!r} can't be executed: {os.strerror(error).lower()}",
+        hint={
+            errno.EACCES: "make the file executable for the container's user, on a mount without noexec",
+            errno.ENOEXEC: "it is neither a program for this machine nor a script that starts with #!",
+            errno.E2BIG: "shorten the arguments or the environment",
+        }.get(error, ""),
+    )

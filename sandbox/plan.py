@@ -1,0 +1,219 @@
+"""Spec → Plan: a flat list of kernel steps in the order in which they must happen. Pure.
+
+The order, and why: descriptors go before any path is looked at; ids are mapped before anything is made; the root file system
+is complete before pivot_root; capabilities fall from the bounding set on, the filter is loaded last. `run --plan` prints it.
+"""
+
+from __future__ import annotations
+
+from _struct import Struct
+
+from stockade.errors import StockadeError
+from stockade.sandbox import plan_identity, plan_mounts
+from stockade.sandbox import steps as s
+from stockade.sandbox.linux.record import Record
+from stockade.sandbox.oci import spec as oci
+from stockade.sandbox.plan_identity import Expected
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from stockade.sandbox.steps import Slot, Step
+
+MAGIC = 0x4B435453
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+SIGKILL = 9
+
+#: OCI's type → (flag of clone(2), word for readers)
+NAMESPACES = {
+    "user": 0x10000000,
+    "mount": 0x00020000,
+    "pid": 0x20000000,
+    "network": 0x40000000,
+    "ipc": 0x08000000,
+    "uts": 0x04000000,
+    "cgroup": 0x02000000,
+    "time": 0x00000080,
+}
+
+
+class Input(Record):
+    """A descriptor that the supervisor gives with the plan: `kind` says which, `path` of what.
+
+    Kinds: stdin, stdout, stderr; procs (cgroup.procs of hierarchy `path`), cgroup (directory of the cgroup2 group),
+    tree (a detached copy of the mounts at `path`, open_tree(2)), namespace (a namespace file).
+    """
+
+    slot: Slot
+    kind: str
+    path: str = ""
+
+
+class Plan(Record):
+    """What the launcher does (`parent`) and what the new process does (`child`), with the descriptors they need.
+
+    `external_maps`: newuidmap(1) and newgidmap(1) write the maps while the child waits. `expected` is what the supervisor
+    must read back.
+    """
+
+    parent: tuple[Step, ...]
+    child: tuple[Step, ...]
+    inputs: tuple[Input, ...]
+    expected: Expected
+    external_maps: bool = False
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """All steps; the launcher reports a failure by the index in this."""
+        return self.parent + self.child
+
+    def __str__(self) -> str:
+        lines = [f"{number:3}  {step}\n     # {step.why}" for number, step in enumerate(self.steps, 1)]
+        return "\n".join(lines) + "\n"
+
+    def encode(self) -> tuple[bytes, bytes]:
+        """Give the launcher's steps and the child's steps as bytes."""
+        return b"".join([step.encode() for step in self.parent]), b"".join([step.encode() for step in self.child])
+
+
+def header(parent: bytes, child: bytes, parent_steps: int, descriptors: int, *, in_memfd: bool) -> bytes:
+    """Give the packet's header, launcher.c `struct header`: both lists follow it, or are in a memfd."""
+    return Struct("<6I").pack(MAGIC, in_memfd, descriptors, len(parent), parent_steps, len(parent) + len(child))
+
+
+class Slots:
+    """Hands out the launcher's slots; those of inputs come first, in the order in which they are sent."""
+
+    def __init__(self) -> None:
+        self.inputs: list[Input] = []
+        self.count = 0
+
+    def new(self, name: str) -> Slot:
+        """Give a free slot."""
+        slot = s.Slot(self.count, name)
+        self.count += 1
+        return slot
+
+    def input(self, kind: str, path: str = "") -> Slot:
+        """Give the slot of a descriptor that comes with the plan. All inputs are asked for before `new`."""
+        if self.count != len(self.inputs):
+            raise AssertionError("inputs are sent before the first step, so their slots come first")
+        slot = self.new(f"{kind} {path}".rstrip())
+        self.inputs.append(Input(slot, kind, path))
+        return slot
+
+
+class Options(Record):
+    """What the supervisor knows beside the Spec and must be in the plan.
+
+    `filter_program` is the compiled filter, empty for none. `procs` are the hierarchies whose cgroup.procs it opened,
+    `cgroup` whether there is a cgroup2 directory to be cloned into. `privileged` whether we may make mounts in our own
+    namespace, so that sources are copied by us. `external_maps` whether newuidmap writes the maps. `own_stdio`: bits of
+    the standard streams that are pipes of ours and must be handed to the program's uid from inside. `v1` and `v2`: what
+    a cgroup mount shows. `dies_with_supervisor`: not detached.
+    """
+
+    filter_program: bytes = b""
+    procs: tuple[str, ...] = ()
+    cgroup: bool = False
+    privileged: bool = False
+    external_maps: bool = False
+    own_stdio: int = 0
+    v1: tuple[tuple[str, str], ...] = ()
+    v2: bool = False
+    dies_with_supervisor: bool = True
+
+
+def plan(spec: oci.Spec, options: Options) -> Plan:
+    """Give the steps that turn a clone of the launcher into the program of `spec`.
+
+    Raises StockadeError for what a Spec can say and this runtime can't do.
+    """
+    if spec.process is None or spec.root is None:
+        raise StockadeError("the spec has no process or no root", hint="config.json needs both to be run")
+    slots = Slots()
+    streams = tuple(slots.input(kind) for kind in ("stdin", "stdout", "stderr"))
+    procs = tuple(slots.input("procs", path) for path in options.procs)
+    cgroup = slots.input("cgroup") if options.cgroup else None
+    joined = tuple((slots.input("namespace", n.path), NAMESPACES[n.type]) for n in spec.linux.namespaces if n.path)
+    trees = plan_mounts.tree_inputs(spec, slots, options)
+    new = [n.type for n in spec.linux.namespaces if not n.path]
+    parent = tuple(_parent(spec, new, procs, cgroup, options))
+    child: list[Step] = [s.WaitMaps(), s.Stdio(*streams, controlling=False), s.CloseOthers()]
+    if options.external_maps:
+        child.append(s.WaitSupervisor())
+    child += [s.Join(slot, flag) for slot, flag in joined]
+    child += _before_root(spec, new, options)
+    child += plan_mounts.root(spec, slots, trees, options)
+    child += _after_root(spec, slots, options)
+    return Plan(parent, tuple(child), tuple(slots.inputs), plan_identity.expected(spec, new, options), options.external_maps)
+
+
+def _parent(
+    spec: oci.Spec, new: Sequence[str], procs: Sequence[Slot], cgroup: Slot | None, options: Options
+) -> Iterator[Step]:
+    flags = sum(NAMESPACES[kind] for kind in new if kind != "cgroup")
+    yield s.Clone(flags, " ".join(kind for kind in new if kind != "cgroup"), cgroup.number if cgroup else 512)
+    for slot in procs:
+        yield s.Place(slot)
+    if "user" in new and not options.external_maps:
+        yield s.WriteMaps(
+            plan_identity.map_text(spec.linux.uid_mappings),
+            plan_identity.map_text(spec.linux.gid_mappings),
+            spec.annotations.get(oci.SETGROUPS) == "deny",
+        )
+
+
+def _before_root(spec: oci.Spec, new: Sequence[str], options: Options) -> Iterator[Step]:
+    if "cgroup" in new:
+        yield s.Unshare(NAMESPACES["cgroup"], "the cgroup namespace")
+    # As root of the host still: a user has a quota of 200 keys, and launches in sequence would meet it (keyrings(7)).
+    yield s.Keyring()
+    yield s.Session()
+    if "user" in new and plan_identity.maps_zero(spec):
+        yield s.SetIds(0, 0, spec.annotations.get(oci.SETGROUPS) != "deny", keep_capabilities=False, groups=())
+    if "network" in new:
+        yield s.Loopback()
+    if options.own_stdio and spec.process is not None and not spec.process.terminal:
+        yield s.OwnStdio(spec.process.user.uid, options.own_stdio)
+
+
+def _after_root(spec: oci.Spec, slots: Slots, options: Options) -> Iterator[Step]:
+    process = spec.process
+    assert process is not None
+    if spec.hostname:
+        yield s.Hostname(spec.hostname)
+    if spec.domainname:
+        yield s.Domainname(spec.domainname)
+    yield from plan_identity.identity(spec, options)
+    yield s.Umask(process.user.umask if process.user.umask is not None else 0o022)
+    yield s.WorkingDirectory(process.cwd)
+    yield s.Dumpable(1)
+    if options.dies_with_supervisor:
+        yield s.DeathSignal(SIGKILL)
+    yield s.Ready()
+    flags = plan_identity.filter_flags(spec)
+    if spec.annotations.get(oci.INIT) == "true":
+        after = plan_identity.wanted_sets(process)
+        yield s.Init(flags, options.filter_program, after.effective, after.permitted, after.inheritable)
+        yield s.Session()
+    if process.terminal:
+        terminal = s.Slot(plan_mounts.TERMINAL_SLOT, "terminal")
+        yield s.Stdio(terminal, terminal, terminal, controlling=True)
+    if options.filter_program:
+        yield s.Seccomp(flags, options.filter_program)
+    yield execute(process)
+
+
+def execute(process: oci.Process) -> s.Execute:
+    """Give the last step: the places where execvp(3) would look, with the container's own PATH."""
+    if not process.args:
+        raise StockadeError("no program was named", hint="give PROGRAM after the options")
+    program = process.args[0]
+    if "/" in program:
+        places: tuple[str, ...] = (program,)
+    else:
+        path = next((value[5:] for value in process.env if value.startswith("PATH=")), DEFAULT_PATH)
+        places = tuple(f"{directory}/{program}" for directory in path.split(":") if directory)[:255]
+    return s.Execute(places, process.args, process.env)

@@ -1,0 +1,75 @@
+"""What helps when a step fails: the errno patterns of real machines, by step."""
+
+from __future__ import annotations
+
+import errno
+
+from stockade.sandbox import steps as s
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from stockade.sandbox.steps import Step
+
+NEWUSER = 0x10000000
+
+
+def remedy(step: Step, error: int) -> str:
+    """Give one sentence that says what to do, or an empty string. Looks at the host for what the errno leaves open."""
+    if isinstance(step, (s.Clone, s.WriteMaps, s.Propagation, s.SetIds, s.Filesystem, s.Unshare)):
+        found = _namespaces(step, error)
+        if found:
+            return found
+    for kinds, code, text in TABLE:
+        if isinstance(step, kinds) and error == code:
+            return text
+    return ""
+
+
+def _namespaces(step: Step, error: int) -> str:
+    from stockade.sandbox.host import explain
+
+    return explain(step_name(step), error)
+
+
+def step_name(step: Step) -> str:
+    """Give a word for the kind of step, as `host.explain` takes it."""
+    if isinstance(step, s.Filesystem):
+        return f"mount {step.type}"
+    if isinstance(step, s.Clone):
+        return "user namespace" if step.flags & NEWUSER else "clone"
+    return {s.WriteMaps: "id maps", s.Propagation: "propagation", s.SetIds: "ids", s.Unshare: "unshare"}.get(type(step), "")
+
+
+TABLE: tuple[tuple[type[Step] | tuple[type[Step], ...], int, str], ...] = (
+    (s.Open, errno.ENOENT, "the path must exist on the host"),
+    (s.Open, errno.EACCES, "the user who starts the container must be able to reach the path"),
+    (s.Open, errno.ENOTDIR, "name a directory"),
+    (s.RefuseLink, errno.ELOOP, "the root file system is hostile or broken: make /proc, /sys and /dev directories"),
+    ((s.Ensure, s.EnsureLike), errno.EROFS, "make the mount point in the root file system first: it can't be written"),
+    ((s.Ensure, s.EnsureLike), errno.EACCES, "the container's root must own the root file system: chown it to the mapped ids"),
+    ((s.Ensure, s.EnsureLike), errno.EOVERFLOW, "the owner of that directory is not mapped: chown the root file system to the mapped ids"),
+    ((s.Ensure, s.EnsureLike), errno.ELOOP, "a link in the root file system leads through /proc: that is refused"),
+    ((s.Ensure, s.EnsureLike), errno.ENOENT, "a link in the root file system leads nowhere: make its target"),
+    ((s.Ensure, s.EnsureLike), errno.ENOTDIR, "the mount point and what is mounted must both be directories or both be files"),
+    ((s.Ensure, s.EnsureLike), errno.EISDIR, "the mount point and what is mounted must both be directories or both be files"),
+    (s.WorkingDirectory, errno.ELOOP, "the working directory may not lead through /proc/self/fd (CVE-2024-21626)"),
+    (s.WorkingDirectory, errno.ENOENT, "the working directory must exist inside the container"),
+    (s.WorkingDirectory, errno.EACCES, "the container's user must be able to enter the working directory"),
+    (s.WorkingDirectory, errno.ENOTDIR, "name a directory with --workdir"),
+    (s.BindNode, errno.ENODEV, "the host's node is another device: repair /dev of the host"),
+    (s.BindNode, errno.ENOENT, "the host has no such device node"),
+    (s.MakeNode, errno.EPERM, "making device nodes needs CAP_MKNOD in the initial user namespace"),
+    (s.Rlimit, errno.EPERM, "a limit above the caller's hard limit needs CAP_SYS_RESOURCE: ask for less"),
+    (s.Place, errno.EACCES, "the cgroup is not delegated to this user: systemd-run --user --scope -p Delegate=yes"),
+    (s.Place, errno.ENOSPC, "the cpuset of the parent group is empty"),
+    (s.Sysctl, errno.EACCES, "this sysctl is not of a namespace that the container owns"),
+    (s.Sysctl, errno.ENOENT, "this kernel has no such sysctl"),
+    (s.Seccomp, errno.EINVAL, "this kernel refuses the filter or its flags: it may be too long (4096 instructions)"),
+    (s.Seccomp, errno.EACCES, "a filter needs no_new_privs or CAP_SYS_ADMIN"),
+    (s.Capabilities, errno.EPERM, "the caller does not hold all of these capabilities itself"),
+    (s.Securebits, errno.EPERM, "securebits need CAP_SETPCAP"),
+    (s.Keyring, errno.EDQUOT, "the user's quota of keys is used up: see /proc/key-users"),
+    (s.Terminal, errno.ENOENT, "a terminal needs a devpts on /dev/pts in the container"),
+    (s.Clone, errno.EAGAIN, "the limit of processes is reached: ulimit -u, or pids.max of the caller's cgroup"),
+    (s.Clone, errno.EPERM, "making namespaces needs CAP_SYS_ADMIN, or a user namespace"),
+)
