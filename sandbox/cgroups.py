@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from stockade.sandbox.cgroup_limits import Write
+    from stockade.sandbox.linux.cgroup_devices import Rule
     from stockade.sandbox.linux.cgroups import Hierarchy, Layout
     from stockade.sandbox.oci.spec import LinuxResources
 
@@ -193,7 +194,7 @@ class _Builder:
                     self.enforced.pop(write.limit, None)
                     self.refuse(write.limit, error)
 
-    def apply_devices(self, rules: Iterable[object]) -> None:
+    def apply_devices(self, rules: Iterable[Rule]) -> None:
         """Restrict devices by the v1 controller or by a BPF program on the v2 group."""
         from stockade.sandbox import cgroup_devices
 
