@@ -15,6 +15,7 @@ from stockade.sandbox import cgroup_limits, cgroup_place, cgroup_tree
 from stockade.sandbox.cgroup_group import Cgroup, Group
 from stockade.sandbox.cgroup_place import Refused
 from stockade.sandbox.linux import cgroups
+from stockade.sandbox.linux.cgroups import Layout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
 
     from stockade.sandbox.cgroup_limits import Write
     from stockade.sandbox.linux.cgroup_devices import Rule
-    from stockade.sandbox.linux.cgroups import Hierarchy, Layout
+    from stockade.sandbox.linux.cgroups import Hierarchy
     from stockade.sandbox.oci.spec import LinuxResources
 
-__all__ = ["Cgroup", "create", "exists", "remove_path", "reopen"]
+__all__ = ["Cgroup", "create", "exists", "remove_path", "reopen", "update"]
 
 
 def create(
@@ -169,7 +170,8 @@ class _Builder:
         """Give the group that has a controller's files, or raise Refused."""
         home = self._home(controller)
         if controller in self.failed or home is None or home not in self.groups:
-            raise self.failed.get(controller) or Refused(f"no group has the {controller} controller", "")
+            reason = f"the container has no group with the {controller} controller"
+            raise self.failed.get(controller) or Refused(reason, "start it with this limit")
         return self.groups[home]
 
     def refuse(self, limit: str, error: Refused) -> None:
@@ -182,17 +184,29 @@ class _Builder:
         self.refused[limit] = error.reason
 
     def apply(self, writes: tuple[Write, ...]) -> None:
-        """Write each limit and read it back."""
-        for write in writes:
-            try:
-                group = self.group_of(write.controller)
-                self.enforced[write.limit] = f"{group.path}/{apply_write(group, write)}"
-            except Refused as error:
-                if write.implied and write.limit not in self.enforced:
-                    self.notes[write.limit] = error.reason
-                else:
-                    self.enforced.pop(write.limit, None)
-                    self.refuse(write.limit, error)
+        """Write each limit and read it back; what the kernel takes only after the others gets a second turn.
+
+        memsw may never be below memory, nor a quota's share above the parent's: which comes first depends on what was.
+        """
+        failed = [write for write in writes if self._try(write) is not None]
+        for write in failed:
+            error = self._try(write)
+            if error is None:
+                continue
+            if write.implied:
+                self.notes[write.limit] = error.reason
+            else:
+                self.enforced.pop(write.limit, None)
+                self.refuse(write.limit, error)
+
+    def _try(self, write: Write) -> Refused | None:
+        try:
+            group = self.group_of(write.controller)
+            file = apply_write(group, write)
+        except Refused as error:
+            return error
+        self.enforced[write.limit] = f"{group.path}/{file}"
+        return None
 
     def apply_devices(self, rules: Iterable[Rule]) -> None:
         """Restrict devices by the v1 controller or by a BPF program on the v2 group."""
@@ -241,6 +255,21 @@ def apply_write(group: Group, write: Write) -> str:
             "ask for what it holds",
         )
     return write.file
+
+
+def update(cgroup: Cgroup, resources: LinuxResources, *, best_effort: bool = False) -> None:
+    """Change the limits of a container that runs; StockadeError for the first that doesn't hold.
+
+    Only what is named changes: Docker's default for swap isn't applied again.
+    """
+    builder = _Builder("/update", Layout(tuple(g.hierarchy for g in cgroup.groups)), best_effort=best_effort)
+    builder.groups = {group.hierarchy: group for group in cgroup.groups}
+    writes = cgroup_limits.writes(resources, builder.version_of)
+    builder.apply(tuple(write for write in writes if not write.implied))
+    if resources.devices:
+        builder.apply_devices(resources.devices)
+    cgroup.enforced |= builder.enforced
+    cgroup.refused |= builder.refused
 
 
 def reopen(paths: Iterable[str], layout: Layout | None = None) -> Cgroup:

@@ -20,24 +20,19 @@ if TYPE_CHECKING:
         """A rule with the fields of OCI's LinuxDeviceCgroup."""
 
         @property
-        def allow(self) -> bool:
-            """Whether to allow or to deny."""
+        def allow(self) -> bool: ...  # noqa: D102 - the field of OCI
 
         @property
-        def type(self) -> str:
-            """a, b, c or u."""
+        def type(self) -> str: ...  # noqa: D102 - the field of OCI
 
         @property
-        def major(self) -> int | None:
-            """None for any."""
+        def major(self) -> int | None: ...  # noqa: D102 - the field of OCI
 
         @property
-        def minor(self) -> int | None:
-            """None for any."""
+        def minor(self) -> int | None: ...  # noqa: D102 - the field of OCI
 
         @property
-        def access(self) -> str:
-            """Of r, w and m."""
+        def access(self) -> str: ...  # noqa: D102 - the field of OCI
 
 
 class Device(Record):
@@ -73,7 +68,8 @@ class DevicePolicy(Record):
     """What restricts the devices of a process.
 
     `policy` is known for v1; for cgroup2 `programs` has the kernel's numbers of the BPF programs in effect, all of
-    which must allow. `restricted` is None, and `unknown` has the reason, where neither could be read. `source` is the place.
+    which must allow. `restricted` is None, and `unknown` has the reason, where neither could be read. `source` is the
+    place.
     """
 
     restricted: bool | None
