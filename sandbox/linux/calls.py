@@ -11,7 +11,8 @@ from __future__ import annotations
 import ctypes
 import os
 
-from stockade.sandbox.linux.calls_base import checked, fspath, libc, syscall, word
+from stockade.sandbox.linux.calls_base import checked, fspath, libc, word
+from stockade.sandbox.linux.calls_base import syscall as syscall  # noqa: PLC0414 - a name of this module too
 from stockade.sandbox.linux.calls_constants import *  # noqa: F403
 from stockade.sandbox.linux.calls_constants import (
     LINUX_CAPABILITY_VERSION_3,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from stockade.sandbox.linux import procfs
 from stockade.sandbox.linux.record import Record
 
@@ -49,6 +51,11 @@ def _line(line: str) -> Mapping:
     return Mapping(*[_number(field) for field in fields])
 
 
+def render(mappings: Sequence[Mapping]) -> str:
+    """Give the text to write to uid_map or gid_map, in one write(2)."""
+    return "".join([f"{mapping.container} {mapping.host} {mapping.size}\n" for mapping in mappings])
+
+
 def parse_argument(argument: str) -> Mapping:
     """Read CONTAINER:HOST:SIZE. Raises ValueError for anything else, an empty extent and ids that are not 32 bits."""
     fields = argument.split(":")
@@ -72,6 +79,9 @@ def check(mappings: Sequence[Mapping]) -> None:
         raise ValueError("an id map needs at least one extent")
     if len(mappings) > MAX_EXTENTS:
         raise ValueError(f"{len(mappings)} extents in an id map, the kernel takes {MAX_EXTENTS}")
+    if len(render(mappings)) >= os.sysconf("SC_PAGE_SIZE"):
+        # user_namespaces(7): the map is written at once, in less than a page
+        raise ValueError(f"an id map of {len(mappings)} extents does not fit in a page")
     for mapping in mappings:
         if mapping.size < 1:
             raise ValueError(f"id map {mapping} is empty")

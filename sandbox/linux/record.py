@@ -79,6 +79,10 @@ class Record(metaclass=RecordType):
         values = ", ".join(f"{name}={getattr(self, name)!r}" for name in type(self)._fields)
         return f"{type(self).__name__}({values})"
 
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        # pickle and copy would assign to the fields
+        return type(self), self._values()
+
     def _values(self) -> tuple[object, ...]:
         return tuple(getattr(self, name) for name in type(self)._fields)
 
