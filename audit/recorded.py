@@ -11,7 +11,8 @@ are made in the same way from one minimal pod):
     [[Mount]]                       # a kind of many: one more, or other fields of the one with the same name
     destination = "/data"
 
-Capability sets are lists of names or "ALL", id maps are strings "container:host:size", `where` is "path:line".
+Capability sets are lists of names or "ALL", id maps are strings "container:host:size", `where` is "path:line",
+and "max" is no limit, as in cgroup files.
 """
 
 import tomllib
@@ -22,13 +23,13 @@ from typing import Any
 import msgspec
 
 from stockade.audit import facts
-from stockade.audit.facts import KINDS, Fact, Target, Where
+from stockade.audit.facts import KINDS, Fact, Target
 from stockade.errors import UsageError
 from stockade.sandbox.linux import capabilities as caps
 from stockade.sandbox.linux import idmap
 
 #: the field that tells one fact of a kind of many from another
-_NAMES = {
+_NAMES: dict[type[Fact], str] = {
     facts.Namespace: "kind",
     facts.LsmLabel: "module",
     facts.Mount: "destination",
@@ -295,8 +296,9 @@ def _merge(kind: type[Fact], base: list[dict[str, Any]], changes: list[dict[str,
 
 def _fact(kind: type[Fact], row: dict[str, Any], source: str) -> Fact:
     # a field that TOML leaves out is None, for TOML has no word for it, unless the kind has another default
-    values = {field.name: None for field in fields(kind) if field.name != "where" and _required(field)}
+    values: dict[str, Any] = {field.name: None for field in fields(kind) if field.name != "where" and _required(field)}
     values |= {**row, "where": _where(row.get("where", f"{source}.toml"))}
+    values = {name: None if value == "max" else value for name, value in values.items()}
     if kind is facts.CapabilitySets:
         values |= {name: _mask(row[name]) for name in _SETS}
     try:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from stockade.audit.facts import Where
+from stockade.audit.facts import Target, Where
 
 #: of the JSON report; grows when a field changes its meaning or goes
 SCHEMA_VERSION = "1"
@@ -88,6 +88,18 @@ class NotApplicable:
     conditions: tuple[str, ...]
     target: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What the rules say of one target. `passed` counts the rules that were judged and held."""
+
+    target: Target
+    findings: tuple[Finding, ...]
+    paths: tuple[Path, ...]
+    unknown: tuple[Unknown, ...]
+    not_applicable: tuple[NotApplicable, ...]
+    passed: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,11 @@ class CannotTell:
     where: Where | None = None
 
 
+def seen(fact: Fact, text: str) -> str:
+    """Give a line of evidence: where a fact was read and what was read there."""
+    return f"{fact.where}: {text}"
+
+
 Outcome = Found | DoesNotApply | CannotTell
 Judge = Callable[..., Iterator[Outcome]]
 
@@ -133,7 +138,8 @@ def rule(
     """Declare a rule with its usual severity, addresses to read more, and its ids in the catalogue of conditions.
 
     `covers` are ids of rules whose findings on the same target have the same cause and are folded into this rule's
-    finding. A rule of scope "host" judges the machine once and not each container. Raises TypeError for a faulty declaration.
+    finding. A rule of scope "host" judges the machine once and not each container. Raises TypeError for a faulty
+    declaration.
     """
 
     def declare(function: Judge) -> Rule:

@@ -1,1 +1,33 @@
-"""Rules: pure functions of facts, one module per subject."""
+"""All rules, by id, in the order of the subjects. A new module of rules is named here and nowhere else."""
+
+from types import ModuleType
+
+from stockade.audit.rule import Rule
+from stockade.audit.rules import (
+    capabilities,
+    descriptors,
+    devices,
+    drift,
+    identity,
+    mounts,
+    namespaces,
+    procfs,
+    resources,
+    seccomp,
+)
+
+
+def _rules_of(*modules: ModuleType) -> dict[str, Rule]:
+    rules = [value for module in modules for value in vars(module).values() if isinstance(value, Rule)]
+    by_id = {rule.id: rule for rule in rules}
+    if len(by_id) != len(rules):
+        raise TypeError("two rules have the same name")
+    unknown = {covered for rule in rules for covered in rule.covers} - by_id.keys()
+    if unknown:
+        raise TypeError(f"covers= names rules that do not exist: {sorted(unknown)}")
+    return by_id
+
+
+RULES: dict[str, Rule] = _rules_of(
+    identity, capabilities, namespaces, mounts, procfs, devices, seccomp, resources, descriptors, drift
+)

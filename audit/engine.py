@@ -1,0 +1,261 @@
+"""Judges targets by the rules and assembles the report. Pure: the same facts give the same report, in the same order."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from stockade.audit import facts, summary
+from stockade.audit.facts import Fact, Host, Target, Where
+from stockade.audit.paths import PATHS, AttackPath
+from stockade.audit.redact import clean
+from stockade.audit.report import Evaluation, Finding, NotApplicable, Path, Report, Severity, Unknown, Verdict
+from stockade.audit.rule import CannotTell, DoesNotApply, Found, Need, Outcome, Rule
+from stockade.audit.rules import RULES
+
+# Of a container on a kernel of its own (gVisor, Kata) these describe the guest: `Seccomp: 0` there is no finding.
+_OF_THE_GUEST: frozenset[type[Fact]] = frozenset(
+    {
+        facts.CapabilitySets, facts.NoNewPrivs, facts.SeccompState, facts.SeccompFilter, facts.LsmLabel, facts.Mask,
+        facts.ControlFile, facts.DeviceNode, facts.DevicePolicy, facts.Process, facts.UserNamespace,
+    }
+)  # fmt: skip
+
+#: exit codes of `stockade audit`, in every format alike
+PASSED, FAILED, USAGE, NOTHING, BROKEN = range(5)
+
+
+class _Facts:
+    """The facts of a target by kind, and what is to be said of the missing ones."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.by_kind: dict[type[Fact], list[Fact]] = {}
+        for fact in target.facts:
+            self.by_kind.setdefault(type(fact), []).append(fact)
+        runtime = target.one(facts.Runtime)
+        self.sandbox = runtime.sandbox if runtime else None
+
+    def missing(self, needs: Sequence[Need]) -> CannotTell | DoesNotApply | None:
+        """Say why the needed facts don't suffice, or None."""
+        if self.sandbox and any(need.kind in _OF_THE_GUEST for need in needs):
+            return DoesNotApply(f"the container runs on {self.sandbox}'s own kernel; procfs describes that guest")
+        for need in needs:
+            if need.optional or self.target.knows(need.kind):
+                continue
+            gap = self.target.gap(need.kind)
+            if gap and not gap.applicable:
+                return DoesNotApply(gap.reason)
+            if need.shape == "all" or not self.by_kind.get(need.kind):
+                reason = gap.reason if gap else "the collector did not find out"
+                return CannotTell(f"{need.kind.__name__} is not known: {reason}", gap.where if gap else None)
+        return None
+
+    def arguments(self, needs: Sequence[Need]) -> Iterator[dict[str, Any]]:
+        """Give the arguments for each run of a rule: one run, or one for each fact of the kind it stands for."""
+        fixed: dict[str, Any] = {}
+        each: Need | None = None
+        for need in needs:
+            found = self.by_kind.get(need.kind, [])
+            if need.shape == "each":
+                each = need
+            elif need.shape == "all":
+                fixed[need.parameter] = tuple(found) if found or self.target.knows(need.kind) else None
+            else:
+                fixed[need.parameter] = found[0] if found else None
+        if each is None:
+            yield fixed
+            return
+        for fact in self.by_kind.get(each.kind, []):
+            yield {**fixed, each.parameter: fact}
+
+    def partial(self, needs: Sequence[Need]) -> CannotTell | None:
+        """Say that a kind of many is known in part only, after what is known was judged."""
+        for need in needs:
+            if need.shape == "each" and not self.target.knows(need.kind):
+                gap = self.target.gap(need.kind)
+                return CannotTell(
+                    f"{need.kind.__name__} is known in part: {gap.reason if gap else 'the list may not be complete'}",
+                    gap.where if gap else None,
+                )
+        return None
+
+
+def evaluate(
+    target: Target, rules: Iterable[Rule] | None = None, paths: Iterable[AttackPath] | None = None
+) -> Evaluation:
+    """Judge one target by the rules and paths that fit it; all of them when none are given."""
+    known = _Facts(target)
+    scope = "host" if target.kind == "host" else "container"
+    findings: list[Finding] = []
+    unknown: list[Unknown] = []
+    not_applicable: list[NotApplicable] = []
+    passed = 0
+    for rule in RULES.values() if rules is None else rules:
+        if rule.scope != scope:
+            continue
+        before = len(findings) + len(unknown) + len(not_applicable)
+        for outcome in _judge(rule, known):
+            _file(outcome, rule, target, (findings, unknown, not_applicable))
+        passed += before == len(findings) + len(unknown) + len(not_applicable)
+    judged = _fold(findings)
+    attacks = []
+    if scope == "container":
+        for path in PATHS if paths is None else paths:
+            attack = _attack(path, known, judged)
+            if isinstance(attack, Path):
+                attacks.append(attack)
+            elif isinstance(attack, Unknown):
+                unknown.append(attack)
+    return Evaluation(
+        target,
+        tuple(sorted(judged, key=_order)),
+        tuple(sorted(attacks, key=lambda path: (-path.severity, path.id))),
+        tuple(dict.fromkeys(unknown)),
+        tuple(dict.fromkeys(not_applicable)),
+        passed,
+    )
+
+
+def _judge(rule: Rule, known: _Facts) -> Iterator[Outcome]:
+    missing = known.missing(rule.needs)
+    if missing:
+        yield missing
+        return
+    for arguments in known.arguments(rule.needs):
+        yield from rule(**arguments)
+    partial = known.partial(rule.needs)
+    if partial:
+        yield partial
+
+
+def _file(
+    outcome: Outcome, rule: Rule, target: Target, piles: tuple[list[Finding], list[Unknown], list[NotApplicable]]
+) -> None:
+    findings, unknown, not_applicable = piles
+    if isinstance(outcome, Found):
+        findings.append(_finding(outcome, rule, target))
+    elif isinstance(outcome, CannotTell):
+        unknown.append(Unknown(rule.id, rule.conditions, target.id, clean(outcome.reason), _place(outcome.where)))
+    else:
+        not_applicable.append(NotApplicable(rule.id, rule.conditions, target.id, clean(outcome.reason)))
+
+
+def _finding(found: Found, rule: Rule, target: Target) -> Finding:
+    return Finding(
+        rule=rule.id,
+        conditions=found.conditions or rule.conditions,
+        severity=rule.severity if found.severity is None else found.severity,
+        target=target.id,
+        title=clean(found.title),
+        why=rule.text.why,
+        fix=clean(found.fix) or rule.text.fix,
+        evidence=tuple([clean(line) for line in found.evidence]) or (clean(f"{found.where}: {found.title}"),),
+        location=_place(found.where),
+        references=rule.references,
+        fingerprint=fingerprint(rule.id, target.id, found.key or found.title),
+    )
+
+
+def _place(where: Where | None) -> Any:
+    return replace(where, path=clean(where.path)) if where else None
+
+
+def fingerprint(*parts: str) -> str:
+    """Hash what a finding is, so that a baseline knows it again: 16 hexadecimal digits."""
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def _order(finding: Finding) -> tuple[object, ...]:
+    return (-finding.severity, finding.target, finding.rule, finding.location, finding.title, finding.fingerprint)
+
+
+def _fold(findings: Sequence[Finding]) -> list[Finding]:
+    """Fold findings with the same cause into the one that covers them; their titles become its evidence."""
+    kept: list[Finding] = []
+    present = {finding.rule for finding in findings}
+    covered = {rule: RULES[rule].covers & present for rule in present if rule in RULES and RULES[rule].covers}
+    gone = frozenset[str]().union(*covered.values())
+    for finding in findings:
+        if finding.rule in gone:
+            continue
+        folded = covered.get(finding.rule)
+        if folded:
+            more = [other.title for other in findings if other.rule in folded and other.title not in finding.evidence]
+            finding = replace(finding, evidence=(*finding.evidence, *dict.fromkeys(more)))  # noqa: PLW2901
+        kept.append(finding)
+    return kept
+
+
+def _attack(path: AttackPath, known: _Facts, findings: Sequence[Finding]) -> Path | Unknown | None:
+    missing = known.missing(path.needs)
+    if missing:
+        reason = missing.reason
+        return None if isinstance(missing, DoesNotApply) else Unknown(path.id, (path.id,), known.target.id, clean(reason))
+    (arguments,) = known.arguments(path.needs)
+    way = path.function(**arguments)
+    if way is None:
+        return None
+    present = {finding.rule for finding in findings}
+    return Path(
+        id=path.id,
+        target=known.target.id,
+        severity=path.severity if way.severity is None else way.severity,
+        title=path.title,
+        effect=path.effect,
+        evidence=tuple([clean(line) for line in way.evidence]),
+        proof=path.proof,
+        fix=clean(way.fix),
+        breaks=clean(way.breaks),
+        location=_place(way.where),
+        rests_on=tuple([rule for rule in path.rests_on if rule in present]),
+        fingerprint=fingerprint(path.id, known.target.id),
+    )
+
+
+def audit(
+    targets: Iterable[Target],
+    *,
+    fail_on: Severity | None = None,
+    version: str = "",
+    generated: str = "",
+    host: Mapping[str, str] | None = None,
+) -> Report:
+    """Judge all targets and assemble the report. What concerns the machine is said once, of a target of kind "host"."""
+    judged = [evaluate(target) for target in _with_host(tuple(targets))]
+    findings = sorted((finding for one in judged for finding in one.findings), key=_order)
+    paths = sorted((path for one in judged for path in one.paths), key=lambda path: (-path.severity, path.id, path.target))
+    return Report(
+        targets=tuple([summary.of(one) for one in judged]),
+        findings=tuple(findings),
+        paths=tuple(paths),
+        unknown=tuple([each for one in judged for each in one.unknown]),
+        not_applicable=tuple([each for one in judged for each in one.not_applicable]),
+        verdict=verdict(fail_on, findings, paths),
+        version=version,
+        generated=generated,
+        host=dict(host) if host is not None else summary.host(judged),
+    )
+
+
+def _with_host(targets: tuple[Target, ...]) -> Iterator[Target]:
+    yield from targets
+    if any(target.kind == "host" for target in targets):
+        return
+    known = next((fact for target in targets for fact in target.facts if isinstance(fact, Host)), None)
+    if known:
+        yield Target("host", "host", "host", (known,))
+
+
+def verdict(fail_on: Severity | None, findings: Iterable[Finding], paths: Iterable[Path]) -> Verdict:
+    """Decide a policy of one severity: what is at least as bad fails it."""
+    if fail_on is None:
+        return Verdict(None, 0)
+    return Verdict(fail_on, sum(each.severity >= fail_on for each in (*findings, *paths)))
+
+
+def exit_code(report: Report) -> int:
+    """Give the exit code that a report means: 0 pass, 1 policy failed, 3 nothing to audit."""
+    if not any(target.kind != "host" for target in report.targets):
+        return NOTHING
+    return PASSED if report.verdict.passed else FAILED

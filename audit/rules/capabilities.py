@@ -1,0 +1,677 @@
+"""Capabilities that count against the host, and those that a process could still gain."""
+
+from collections.abc import Iterator
+
+from stockade.audit import gates
+from stockade.audit.facts import (
+    CapabilitySets,
+    DeviceNode,
+    DevicePolicy,
+    Host,
+    Identity,
+    Mount,
+    Namespace,
+    NoNewPrivs,
+    SeccompFilter,
+    UserNamespace,
+)
+from stockade.audit.report import Severity
+from stockade.audit.rule import DoesNotApply, Found, Outcome, rule, seen
+from stockade.audit.rules.known import engine_made, host_files
+from stockade.sandbox.linux import capabilities as caps
+
+_MAN = "https://man7.org/linux/man-pages/man7/capabilities.7.html"
+_BREAKOUTS = "https://attack.mitre.org/techniques/T1611/"
+
+_KERNEL_VIEW = caps.mask(["BPF", "PERFMON", "SYSLOG"])
+_POLICY = caps.mask(["AUDIT_CONTROL", "AUDIT_READ", "MAC_ADMIN", "MAC_OVERRIDE"])
+_MACHINE = caps.mask(["SYS_BOOT", "SYS_TIME", "WAKE_ALARM", "BLOCK_SUSPEND", "CHECKPOINT_RESTORE"])
+_RESOURCES = caps.mask(
+    ["SYS_RESOURCE", "SYS_NICE", "IPC_LOCK", "IPC_OWNER", "LEASE", "LINUX_IMMUTABLE", "SYS_PACCT", "SYS_TTY_CONFIG",
+     "NET_BROADCAST"]
+)  # fmt: skip
+_FILES = caps.mask(["DAC_OVERRIDE", "CHOWN", "FOWNER"])
+# what opens most kernel code to a process that is root of its own user namespace only
+_SURFACE = caps.mask(["SYS_ADMIN", "NET_ADMIN", "BPF", "PERFMON"])
+_GAINABLE = caps.ALL & ~gates.USUAL & ~_RESOURCES
+# each usual capability that a rule of its own judges
+_JUDGED = caps.mask(["MKNOD", "NET_RAW"])
+
+
+def _has(sets: CapabilitySets, userns: UserNamespace | None, name: str) -> bool:
+    return bool(gates.counting(sets, userns) >> caps.number(name) & 1)
+
+
+def _line(sets: CapabilitySets, mask: int) -> str:
+    return seen(sets, "CapEff or CapPrm holds " + ", ".join(caps.names(mask)))
+
+
+def _one(sets: CapabilitySets, name: str, title: str, severity: Severity | None, *more: str) -> Found:
+    return Found(title, sets.where, (_line(sets, caps.mask([name])), *more), severity)
+
+
+@rule(Severity.CRITICAL, _MAN, _BREAKOUTS, conditions=("CAP-SYS_ADMIN",))
+def mount_capability(sets: CapabilitySets, userns: UserNamespace | None) -> Iterator[Outcome]:
+    """CAP_SYS_ADMIN counts against the host.
+
+    It is the kernel's new root: it mounts file systems, makes read-only mounts writable again, enters other namespaces,
+    attaches programs to cgroups. Engines also let mount, setns, unshare and bpf through the system call filter with it.
+
+    Severity: none in an own user namespace, where it counts for that namespace's mounts only.
+
+    Fix: drop CAP_SYS_ADMIN; run what needs it in a user namespace of its own (--userns auto).
+
+    ```toml bad
+    [UserNamespace]
+    initial = true
+
+    [CapabilitySets]
+    effective = ["CAP_SYS_ADMIN"]
+    permitted = ["CAP_SYS_ADMIN"]
+    ```
+
+    ```toml good
+    [UserNamespace]
+    initial = true
+    ```
+    """
+    if _has(sets, userns, "SYS_ADMIN"):
+        yield _one(sets, "SYS_ADMIN", "CAP_SYS_ADMIN counts against the host", None)
+
+
+@rule(Severity.CRITICAL, _MAN, _BREAKOUTS, conditions=("CAP-SYS_MODULE",))
+def module_capability(sets: CapabilitySets, userns: UserNamespace | None, host: Host | None) -> Iterator[Outcome]:
+    """The container can load kernel modules.
+
+    A module is code in the kernel: with CAP_SYS_MODULE a program of the container decides what the machine runs.
+
+    Severity: low when the kernel takes no modules any more (modules_disabled, lockdown, built without them).
+
+    Fix: drop CAP_SYS_MODULE and load the module on the host.
+
+    ```toml bad
+    [UserNamespace]
+    initial = true
+
+    [CapabilitySets]
+    effective = ["CAP_SYS_MODULE"]
+    permitted = ["CAP_SYS_MODULE"]
+    ```
+
+    ```toml good
+    [UserNamespace]
+    initial = true
+    ```
+    """
+    if not _has(sets, userns, "SYS_MODULE"):
+        return
+    closed = host is not None and closed_to_modules(host)
+    more = (seen(host, closed),) if host and closed else ()
+    yield _one(sets, "SYS_MODULE", "CAP_SYS_MODULE counts against the host", Severity.LOW if closed else None, *more)
+
+
+def closed_to_modules(host: Host) -> str:
+    """Say why the kernel loads no (unsigned) modules, or give an empty text."""
+    if host.modules is False:
+        return "the kernel is built without loadable modules"
+    if host.modules_disabled:
+        return "kernel.modules_disabled is 1"
+    if host.lockdown in {"integrity", "confidentiality"}:
+        return f"lockdown is {host.lockdown}: only signed modules load"
+    return ""
+
+
+@rule(Severity.HIGH, _MAN, "https://attack.mitre.org/techniques/T1055/", conditions=("CAP-SYS_PTRACE", "PRV-PTRACE"))
+def trace_capability(
+    sets: CapabilitySets, userns: UserNamespace | None, namespaces: tuple[Namespace, ...] | None
+) -> Iterator[Outcome]:
+    """CAP_SYS_PTRACE counts against the host.
+
+    It opens the memory, files and root directory of every process in view, whoever owns it.
+
+    Severity: critical when the host's processes are in view (host pid namespace).
+
+    Fix: drop CAP_SYS_PTRACE; a debugger needs it for processes of other users only.
+
+    ```toml bad
+    [UserNamespace]
+    initial = true
+
+    [CapabilitySets]
+    effective = ["CAP_SYS_PTRACE"]
+    permitted = ["CAP_SYS_PTRACE"]
+    ```
+
+    ```toml good
+    [CapabilitySets]
+    effective = ["CAP_SYS_PTRACE"]
+    permitted = ["CAP_SYS_PTRACE"]
+    ```
+    """
+    if _has(sets, userns, "SYS_PTRACE"):
+        pid = next((each for each in namespaces or () if each.kind == "pid" and each.host), None)
+        more = (seen(pid, "the host's pid namespace"),) if pid else ()
+        severity = Severity.CRITICAL if pid else None
+        yield _one(sets, "SYS_PTRACE", "CAP_SYS_PTRACE counts against the host", severity, *more)
+
+
+@rule(
+    Severity.CRITICAL,
+    "https://man7.org/linux/man-pages/man2/open_by_handle_at.2.html",
+    "http://stealth.openwall.net/xSports/shocker.c",
+    conditions=("CAP-DAC_READ_SEARCH",),
+)
+def file_handle_capability(
+    sets: CapabilitySets,
+    userns: UserNamespace | None,
+    mounts: tuple[Mount, ...] | None,
+    seccomp: SeccompFilter | None,
+) -> Iterator[Outcome]:
+    """The container can open the host's files by handle.
+
+    With CAP_DAC_READ_SEARCH, open_by_handle_at(2) opens any inode of a file system of which one mount is in view. A bind
+    of /etc/hosts is enough to read /etc/shadow of the disk it lies on.
+
+    Severity: medium when no file system of the host is in view or the filter denies the call; the capability still reads
+    every file that the container sees.
+
+    Fix: drop CAP_DAC_READ_SEARCH.
+
+    ```toml bad
+    [UserNamespace]
+    initial = true
+
+    [CapabilitySets]
+    effective = ["CAP_DAC_READ_SEARCH"]
+    permitted = ["CAP_DAC_READ_SEARCH"]
+    ```
+
+    ```toml good
+    [UserNamespace]
+    initial = true
+    ```
+    """
+    if not _has(sets, userns, "DAC_READ_SEARCH"):
+        return
+    # the root counts too, where it is a directory of the host and not an overlay
+    views = None if mounts is None else tuple([each for each in mounts if each.destination == "/" and each.host_path])
+    if mounts and views is not None:
+        views += host_files(mounts)
+    denied = seccomp is not None and "open_by_handle_at" not in seccomp.allowed | seccomp.conditional
+    more = [seen(view, f"{view.destination} is the host's {view.host_path}") for view in (views or ())[:3]]
+    if denied and seccomp:
+        more.append(seen(seccomp, "the filter denies open_by_handle_at"))
+    severity = Severity.MEDIUM if denied or views == () else None
+    yield _one(sets, "DAC_READ_SEARCH", "CAP_DAC_READ_SEARCH counts against the host", severity, *more)
+
+
+@rule(Severity.CRITICAL, _MAN, conditions=("CAP-SYS_RAWIO",))
+def raw_io_capability(
+    sets: CapabilitySets, userns: UserNamespace | None, devices: tuple[DeviceNode, ...] | None
+) -> Iterator[Outcome]:
+    """The container may use the hardware directly.
+
+    CAP_SYS_RAWIO opens /dev/mem and /proc/kcore, I/O ports and raw SCSI commands.
+
+    Severity: medium when no device node that it opens is in view.
+
+    Fix: drop CAP_SYS_RAWIO.
+
+    ```toml bad
+    [UserNamespace]
+    initial = true
+
+    [CapabilitySets]
+    effective = ["CAP_SYS_RAWIO"]
+    permitted = ["CAP_SYS_RAWIO"]
+    ```
+
+    ```toml good
+    [UserNamespace]
+    initial = true
+    ```
+    """
+    if _has(sets, userns, "SYS_RAWIO"):
+        raw = [each for each in devices or () if each.kind == "block" or (each.major == 1 and each.minor in {1, 2, 4})]
+        more = [seen(each, each.path) for each in raw]
+        severity = None if raw or devices is None else Severity.MEDIUM
+        yield _one(sets, "SYS_RAWIO", "CAP_SYS_RAWIO counts against the host", severity, *more)
+
+
+@rule(Severity.MEDIUM, _MAN, conditions=("CAP-MKNOD",), covers=("open_device_policy",))
+def device_node_capability(
+    sets: CapabilitySets, userns: UserNamespace | None, policy: DevicePolicy | None
+) -> Iterator[Outcome]:
+    """The container can make device nodes.
+
+    With CAP_MKNOD a program makes the node of the host's disk for itself. Only the device cgroup stands before it.
+
+    Severity: critical when every device is allowed; low when the policy lists few.
+
+    Fix: drop CAP_MKNOD; pass the devices that are needed (--device).
+
+    ```toml bad
+    [UserNamespace]
+    initial = true
+
+    [CapabilitySets]
+    effective = ["CAP_MKNOD"]
+    permitted = ["CAP_MKNOD"]
+    ```
+
+    ```toml good
+    [CapabilitySets]
+    effective = ["CAP_MKNOD"]
+    permitted = ["CAP_MKNOD"]
+    ```
+    """
+    if not _has(sets, userns, "MKNOD"):
+        return
+    severity = None if policy is None else Severity.CRITICAL if policy.default == "allow" else Severity.LOW
+    more = (seen(policy, f"device policy: {policy.default} by default"),) if policy else ()
+    yield _one(sets, "MKNOD", "CAP_MKNOD counts against the host", severity, *more)
+
+
+@rule(Severity.HIGH, _MAN, conditions=("CAP-NET_ADMIN",))
+def network_capability(
+    sets: CapabilitySets, userns: UserNamespace | None, namespaces: tuple[Namespace, ...] | None
+) -> Iterator[Outcome]:
+    """The container administers a network of the host's user namespace.
+
+    CAP_NET_ADMIN changes addresses, routes and packet filters, and opens kernel code (nftables, traffic control) that has
+    had many local root exploits.
+
+    Severity: high in the host's network namespace; low in an own one.
+
+    Fix: drop CAP_NET_ADMIN; let the engine set the network up.
+
+    ```toml bad
+    [UserNamespace]
+    initial = true
+
+    [CapabilitySets]
+    effective = ["CAP_NET_ADMIN"]
+    permitted = ["CAP_NET_ADMIN"]
+    ```
+
+    ```toml good
+    [UserNamespace]
+    initial = true
+    ```
+    """
+    if _has(sets, userns, "NET_ADMIN"):
+        own = any(each.kind == "net" and each.host is False for each in namespaces or ())
+        place = "a network namespace of its own" if own else "the host's network"
+        severity = Severity.LOW if own else None
+        yield _one(sets, "NET_ADMIN", f"CAP_NET_ADMIN counts in {place}", severity)
+
+
+@rule(Severity.LOW, _MAN, conditions=("CAP-NET_RAW",))
+def raw_socket_capability(
+    sets: CapabilitySets, userns: UserNamespace | None, namespaces: tuple[Namespace, ...] | None
+) -> Iterator[Outcome]:
+    """The container can forge packets.
+
+    CAP_NET_RAW opens packet sockets: ARP and neighbour spoofing of the other containers on a bridge, sniffing, and kernel
+    code (AF_PACKET) with a record of local root exploits.
+
+    Severity: medium in the host's network namespace.
+
+    Fix: drop CAP_NET_RAW; ping works without it where net.ipv4.ping_group_range allows it.
+
+    ```toml bad
+    [UserNamespace]
+    initial = true
+
+    [CapabilitySets]
+    effective = ["CAP_NET_RAW"]
+    permitted = ["CAP_NET_RAW"]
+    ```
+
+    ```toml good
+    [CapabilitySets]
+    effective = ["CAP_NET_RAW"]
+    permitted = ["CAP_NET_RAW"]
+    ```
+    """
+    if _has(sets, userns, "NET_RAW"):
+        host = any(each.kind == "net" and each.host for each in namespaces or ())
+        title = f"CAP_NET_RAW counts in {'the host' if host else 'its own network'}"
+        yield _one(sets, "NET_RAW", title, Severity.MEDIUM if host else None)
+
+
+def _several(sets: CapabilitySets, userns: UserNamespace | None, mask: int, what: str) -> Iterator[Found]:
+    held = gates.counting(sets, userns) & mask
+    if held:
+        names = ", ".join(caps.names(held))
+        conditions = tuple(["CAP-" + name.removeprefix("CAP_") for name in caps.names(held)])
+        yield Found(f"{names}: {what}", sets.where, (_line(sets, held),), conditions=conditions)
+
+
+@rule(Severity.HIGH, _MAN, conditions=("CAP-BPF", "CAP-PERFMON", "CAP-SYSLOG"))
+def kernel_view_capability(sets: CapabilitySets, userns: UserNamespace | None) -> Iterator[Outcome]:
+    """The container can look into the kernel.
+
+    CAP_BPF and CAP_PERFMON load programs that read kernel memory and watch every process; CAP_SYSLOG shows kernel
+    addresses, with which an exploit defeats address randomisation.
+
+    Fix: drop them; run the tracing agent on the host.
+
+    ```toml bad
+    [UserNamespace]
+    initial = true
+
+    [CapabilitySets]
+    effective = ["CAP_BPF", "CAP_PERFMON"]
+    permitted = ["CAP_BPF", "CAP_PERFMON"]
+    ```
+
+    ```toml good
+    [UserNamespace]
+    initial = true
+    ```
+    """
+    yield from _several(sets, userns, _KERNEL_VIEW, "the container can look into the kernel")
+
+
+@rule(
+    Severity.HIGH,
+    _MAN,
+    conditions=("CAP-AUDIT_CONTROL", "CAP-AUDIT_READ", "CAP-MAC_ADMIN", "CAP-MAC_OVERRIDE"),
+)
+def policy_capability(sets: CapabilitySets, userns: UserNamespace | None) -> Iterator[Outcome]:
+    """The container can change or read the host's security policy.
+
+    CAP_MAC_ADMIN loads policy for the security module that is meant to confine it; CAP_AUDIT_CONTROL turns the host's audit
+    trail off, CAP_AUDIT_READ reads it.
+
+    Fix: drop them.
+
+    ```toml bad
+    [UserNamespace]
+    initial = true
+
+    [CapabilitySets]
+    effective = ["CAP_MAC_ADMIN"]
+    permitted = ["CAP_MAC_ADMIN"]
+    ```
+
+    ```toml good
+    [UserNamespace]
+    initial = true
+    ```
+    """
+    yield from _several(sets, userns, _POLICY, "the container can change or read the host's security policy")
+
+
+@rule(
+    Severity.MEDIUM,
+    _MAN,
+    conditions=("CAP-SYS_BOOT", "CAP-SYS_TIME", "CAP-WAKE_ALARM", "CAP-BLOCK_SUSPEND", "CAP-CHECKPOINT_RESTORE"),
+)
+def machine_capability(sets: CapabilitySets, userns: UserNamespace | None) -> Iterator[Outcome]:
+    """The container has a hand on the machine itself.
+
+    Its clock, its sleep, a new kernel by kexec, the next process id: they belong to all containers alike.
+
+    Fix: drop them; set the time on the host.
+
+    ```toml bad
+    [UserNamespace]
+    initial = true
+
+    [CapabilitySets]
+    effective = ["CAP_SYS_TIME"]
+    permitted = ["CAP_SYS_TIME"]
+    ```
+
+    ```toml good
+    [UserNamespace]
+    initial = true
+    ```
+    """
+    yield from _several(sets, userns, _MACHINE, "the container has a hand on the machine itself")
+
+
+@rule(Severity.LOW, _MAN, conditions=("CAP-ADD",))
+def resource_capability(sets: CapabilitySets, userns: UserNamespace | None) -> Iterator[Outcome]:
+    """The container holds capabilities beyond the usual ones.
+
+    They exceed quotas and priorities, lock memory or make files immutable: no way out by themselves, and more than any
+    engine gives to a container that asks for nothing.
+
+    Fix: drop what the program doesn't need.
+
+    ```toml bad
+    [UserNamespace]
+    initial = true
+
+    [CapabilitySets]
+    effective = ["CAP_SYS_NICE"]
+    permitted = ["CAP_SYS_NICE"]
+    ```
+
+    ```toml good
+    [UserNamespace]
+    initial = true
+    ```
+    """
+    known = caps.ALL | 0
+    beyond = gates.counting(sets, userns) & (_RESOURCES | ~known)
+    if beyond:
+        title = f"{', '.join(caps.names(beyond))}: beyond the usual capabilities"
+        yield Found(title, sets.where, (_line(sets, beyond),))
+
+
+@rule(Severity.LOW, "https://kubernetes.io/docs/concepts/security/pod-security-standards/",
+      conditions=("CAP-DROP", "CAP-ADD-ANY"))  # fmt: skip
+def usual_capabilities(sets: CapabilitySets, userns: UserNamespace | None) -> Iterator[Outcome]:
+    """The usual capabilities were not dropped.
+
+    Engines give a container fourteen of them so that any image works. Few programs use more than one, and each is a tool
+    for whoever takes the program over.
+
+    Severity: none in an own user namespace.
+
+    Fix: drop all (--cap-drop ALL) and add the one that the program needs.
+
+    ```toml bad
+    [UserNamespace]
+    initial = true
+
+    [CapabilitySets]
+    effective = ["CAP_CHOWN", "CAP_SETUID", "CAP_NET_BIND_SERVICE"]
+    permitted = ["CAP_CHOWN", "CAP_SETUID", "CAP_NET_BIND_SERVICE"]
+    ```
+
+    ```toml good
+    [UserNamespace]
+    initial = true
+
+    [CapabilitySets]
+    effective = ["CAP_NET_BIND_SERVICE"]
+    permitted = ["CAP_NET_BIND_SERVICE"]
+    ```
+    """
+    kept = gates.counting(sets, userns) & gates.USUAL & ~_JUDGED & ~caps.mask(["NET_BIND_SERVICE"])
+    if kept:
+        title = f"{kept.bit_count()} of the usual capabilities were not dropped"
+        yield Found(title, sets.where, (_line(sets, kept),), key="usual")
+
+
+@rule(Severity.MEDIUM, _MAN, conditions=("CAP-DAC_OVERRIDE", "CAP-CHOWN", "CAP-FOWNER"), covers=("host_path",))
+def host_file_capability(
+    sets: CapabilitySets, userns: UserNamespace | None, identity: Identity | None, mounts: tuple[Mount, ...]
+) -> Iterator[Outcome]:
+    """The container can write every file of a directory of the host.
+
+    CAP_DAC_OVERRIDE, CAP_CHOWN and CAP_FOWNER set the owner and mode of files aside. On a writable mount of the host's
+    files that holds for whatever the host keeps there.
+
+    Severity: none for host root, to whom files of root belong anyway.
+
+    Fix: drop the capabilities, or make the mount read-only.
+
+    ```toml bad
+    [UserNamespace]
+    initial = true
+
+    [CapabilitySets]
+    effective = ["CAP_DAC_OVERRIDE"]
+    permitted = ["CAP_DAC_OVERRIDE"]
+
+    [[Mount]]
+    destination = "/data"
+    fstype = "ext4"
+    host_path = "/srv/data"
+    writable = true
+    options = ["rw", "nosuid", "nodev"]
+    ```
+
+    ```toml good
+    [UserNamespace]
+    initial = true
+    ```
+    """
+    held = gates.counting(sets, userns) & _FILES
+    if not held or gates.host_root(identity, userns):
+        return
+    for mount in host_files(mounts):
+        if mount.writable and not engine_made(mount):
+            title = f"{', '.join(caps.names(held))} count on the host's {mount.host_path}"
+            line = seen(mount, f"{mount.destination} is the host's {mount.host_path}, writable")
+            yield Found(title, mount.where, (_line(sets, held), line), key=f"{mount.host_path}")
+
+
+@rule(Severity.LOW, "https://docs.kernel.org/admin-guide/sysctl/user.html",
+      conditions=("CAP-SYS_ADMIN", "CAP-NET_ADMIN", "CAP-BPF", "CAP-PERFMON"))  # fmt: skip
+def capabilities_in_own_namespace(sets: CapabilitySets, userns: UserNamespace | None) -> Iterator[Outcome]:
+    """Administrative capabilities open kernel code, if only in an own user namespace.
+
+    CAP_SYS_ADMIN and CAP_NET_ADMIN don't count against the host here. They still lead into file system and network code
+    that only root could reach before, where local root exploits have been found (CVE-2022-0185, CVE-2022-25636).
+
+    Fix: drop them, or deny mount, setns, unshare and the netlink families by the system call filter.
+
+    ```toml bad
+    [CapabilitySets]
+    effective = ["CAP_SYS_ADMIN"]
+    permitted = ["CAP_SYS_ADMIN"]
+    ```
+
+    ```toml good
+    [CapabilitySets]
+    effective = ["CAP_CHOWN"]
+    permitted = ["CAP_CHOWN"]
+    ```
+    """
+    if userns is None or userns.initial:
+        return
+    held = gates.held(sets) & _SURFACE
+    if held:
+        names = caps.names(held)
+        conditions = tuple(["CAP-" + name.removeprefix("CAP_") for name in names])
+        title = f"{', '.join(names)} in its own user namespace"
+        yield Found(title, sets.where, (_line(sets, held), seen(userns, "not the initial namespace")),
+                    conditions=conditions)  # fmt: skip
+
+
+@rule(Severity.MEDIUM, _MAN, conditions=("CAP-ADD",))
+def gainable_capabilities(
+    sets: CapabilitySets, userns: UserNamespace | None, no_new_privs: NoNewPrivs | None
+) -> Iterator[Outcome]:
+    """Dangerous capabilities are left in the bounding set.
+
+    The process doesn't hold them, and gets them by a program with file capabilities or setuid root, in the image or on a
+    volume.
+
+    Severity: none with no_new_privs or in an own user namespace.
+
+    Fix: drop them from the bounding set too (--cap-drop), or set no_new_privs.
+
+    ```toml bad
+    absent = ["NoNewPrivs"]
+
+    [UserNamespace]
+    initial = true
+
+    [CapabilitySets]
+    bounding = ["CAP_SYS_ADMIN"]
+    ```
+
+    ```toml good
+    [UserNamespace]
+    initial = true
+
+    [CapabilitySets]
+    bounding = ["CAP_SYS_ADMIN"]
+    ```
+    """
+    left = gates.gainable(sets, userns, no_new_privs) & _GAINABLE
+    if left:
+        names = ", ".join(caps.names(left))
+        yield Found(f"{names} can still be gained", sets.where, (seen(sets, f"CapBnd holds {names}"),))
+
+
+@rule(Severity.MEDIUM, _MAN, conditions=("PRV-AMBIENT",))
+def ambient_capabilities(
+    sets: CapabilitySets, identity: Identity, userns: UserNamespace | None
+) -> Iterator[Outcome]:
+    """A process that isn't root passes capabilities on to every program.
+
+    Ambient capabilities survive execve(2) of any program, also of a shell that an attacker starts.
+
+    Severity: low in an own user namespace.
+
+    Fix: give the one program file capabilities, or clear the ambient set (--cap-ambient none).
+
+    ```toml bad
+    [CapabilitySets]
+    bounding = ["CAP_NET_BIND_SERVICE"]
+    effective = ["CAP_NET_BIND_SERVICE"]
+    inheritable = ["CAP_NET_BIND_SERVICE"]
+    permitted = ["CAP_NET_BIND_SERVICE"]
+    ambient = ["CAP_NET_BIND_SERVICE"]
+    ```
+
+    ```toml good
+    [Identity]
+    host_uids = [101000, 101000, 101000, 101000]
+    ```
+    """
+    if not sets.ambient or identity.uids is None:
+        return
+    if identity.uids[1] == 0:
+        yield DoesNotApply("root gets its capabilities by its uid, not by the ambient set")
+        return
+    names = ", ".join(caps.names(sets.ambient))
+    severity = Severity.LOW if userns and not userns.initial else None
+    yield Found(f"ambient capabilities: {names}", sets.where, (seen(sets, f"CapAmb holds {names}"),), severity)
+
+
+@rule(
+    Severity.LOW, "https://github.com/moby/moby/security/advisories/GHSA-2mm7-x5h6-5pvq", conditions=("PRV-INHERIT",)
+)
+def inheritable_capabilities(sets: CapabilitySets) -> Iterator[Outcome]:
+    """The inheritable set isn't empty.
+
+    A program whose file has inheritable capabilities turns them into permitted ones, also for users other than root
+    (CVE-2022-24769). Nothing else needs the set, but ambient capabilities.
+
+    Fix: clear the inheritable set.
+
+    ```toml bad
+    [CapabilitySets]
+    bounding = ["CAP_CHOWN"]
+    inheritable = ["CAP_CHOWN"]
+    ```
+
+    ```toml good
+    [CapabilitySets]
+    bounding = ["CAP_CHOWN"]
+    ```
+    """
+    extra = sets.inheritable & ~sets.ambient
+    if extra:
+        names = ", ".join(caps.names(extra))
+        yield Found("the inheritable set isn't empty", sets.where, (seen(sets, f"CapInh holds {names}"),))

@@ -1,0 +1,401 @@
+"""Who the container's processes are on the host, and whether they can become more."""
+
+from collections.abc import Iterator
+
+from stockade.audit import gates
+from stockade.audit.facts import (
+    CapabilitySets,
+    DevicePolicy,
+    Identity,
+    LsmLabel,
+    Mask,
+    NoNewPrivs,
+    Process,
+    SeccompState,
+    SharedIds,
+    UserNamespace,
+)
+from stockade.audit.report import Severity
+from stockade.audit.rule import CannotTell, Found, Outcome, rule, seen
+from stockade.sandbox.linux import capabilities as caps
+
+_SYS_ADMIN = caps.mask(["SYS_ADMIN"])
+
+
+@rule(
+    Severity.CRITICAL,
+    "https://docs.docker.com/engine/containers/run/#runtime-privilege-and-linux-capabilities",
+    "https://attack.mitre.org/techniques/T1611/",
+    conditions=("PRV-PRIVILEGED", "CAP-ALL"),
+    covers=(
+        "mount_capability", "module_capability", "trace_capability", "file_handle_capability", "raw_io_capability",
+        "device_node_capability", "network_capability", "raw_socket_capability", "kernel_view_capability",
+        "policy_capability", "machine_capability", "host_file_capability", "resource_capability",
+        "usual_capabilities", "capabilities_in_own_namespace", "gainable_capabilities", "inheritable_capabilities",
+        "ambient_capabilities", "new_privileges", "no_seccomp", "weak_seccomp", "open_device_policy", "unmasked_paths",
+        "lsm_unconfined",
+    ),
+)  # fmt: skip
+def privileged(
+    sets: CapabilitySets,
+    userns: UserNamespace | None,
+    seccomp: SeccompState | None,
+    policy: DevicePolicy | None,
+    masks: tuple[Mask, ...] | None,
+) -> Iterator[Outcome]:
+    """The container is privileged.
+
+    It holds nearly every capability, so nothing but a user namespace stands between it and the host: it can mount the
+    host's disks, load modules and trace every process. Engines drop the system call filter, the device rules and the
+    masks of /proc together with it.
+
+    Severity: medium when its user namespace has no name for host root; high when it maps host root.
+
+    Fix: start it without --privileged and add the one capability or device that the program needs.
+
+    ```toml bad
+    [UserNamespace]
+    initial = true
+
+    [CapabilitySets]
+    bounding = "ALL"
+    effective = "ALL"
+    permitted = "ALL"
+
+    [SeccompState]
+    mode = "disabled"
+
+    [DevicePolicy]
+    default = "allow"
+    rules = []
+    ```
+
+    ```toml good
+    [UserNamespace]
+    initial = true
+
+    [CapabilitySets]
+    bounding = ["CAP_NET_BIND_SERVICE"]
+    effective = ["CAP_NET_BIND_SERVICE"]
+    permitted = ["CAP_NET_BIND_SERVICE"]
+    ```
+    """
+    held = gates.held(sets)
+    # the engine may itself lack some capabilities, as in nested containers: three quarters of all is all the same
+    if not held & _SYS_ADMIN or held.bit_count() < (sets.last + 1) * 3 // 4:
+        return
+    signs = [seen(sets, f"{held.bit_count()} of {sets.last + 1} capabilities")]
+    if seccomp and seccomp.mode == "disabled":
+        signs.append(seen(seccomp, "no system call filter"))
+    if policy and policy.default == "allow":
+        signs.append(seen(policy, "every device is allowed"))
+    signs += [seen(mask, f"{mask.path} is neither hidden nor read-only") for mask in masks or () if mask.state == "open"]
+    severity = Severity.CRITICAL
+    if userns and not userns.initial:
+        severity = Severity.MEDIUM if gates.reaches_host_root(userns) is False else Severity.HIGH
+    conditions = ("PRV-PRIVILEGED", "CAP-ALL") if len(signs) > 1 else ("CAP-ALL",)
+    yield Found("the container is privileged", sets.where, tuple(signs), severity, conditions)
+
+
+@rule(
+    Severity.MEDIUM,
+    "https://man7.org/linux/man-pages/man7/user_namespaces.7.html",
+    "https://docs.docker.com/engine/security/userns-remap/",
+    conditions=("PRV-HOSTROOT", "NS-USER"),
+    covers=("root_in_container",),
+)
+def host_root(identity: Identity, userns: UserNamespace | None) -> Iterator[Outcome]:
+    """The container's root is the host's root.
+
+    Files, sysctls and processes of the host are guarded by user ids first. A process with host uid 0 passes those checks
+    without any capability; every other gap in the container then leads to root on the host. A user namespace that maps
+    0 to 0 changes nothing about it.
+
+    Severity: low when host root is only mapped and no process has that id. It raises what other rules find.
+
+    Fix: map the container's ids to a subordinate range (--userns auto), or run the program as another user.
+
+    ```toml bad
+    [Identity]
+    uids = [0, 0, 0, 0]
+    host_uids = [0, 0, 0, 0]
+
+    [UserNamespace]
+    uid_map = ["0:0:1"]
+    ```
+
+    ```toml good
+    [Identity]
+    host_uids = [100033, 100033, 100033, 100033]
+    ```
+    """
+    root = gates.host_root(identity, userns)
+    maps = ", ".join(str(each) for each in userns.uid_map or ()) if userns else ""
+    if root is None:
+        yield CannotTell("the host's ids of the process are not known", identity.where)
+    elif root:
+        evidence = [seen(identity, f"host uids {_ids(identity.host_uids or identity.uids)}")]
+        if userns:
+            evidence.append(seen(userns, "initial user namespace" if userns.initial else f"uid_map {maps}"))
+        yield Found("the container's root is the host's root", identity.where, tuple(evidence))
+    elif userns and not userns.initial and gates.reaches_host_root(userns):
+        title = "the user namespace maps the host's root"
+        yield Found(title, userns.where, (seen(userns, f"uid_map {maps}"),), Severity.LOW)
+
+
+def _ids(ids: tuple[int, ...] | None) -> str:
+    return " ".join(str(each) for each in ids or ())
+
+
+@rule(
+    Severity.MEDIUM,
+    "https://docs.docker.com/build/building/best-practices/#user",
+    conditions=("PRV-ROOT", "PRV-UID0"),
+)
+def root_in_container(identity: Identity, userns: UserNamespace | None) -> Iterator[Outcome]:
+    """The program runs as root inside the container.
+
+    Root inside owns the container's files and gets every capability of the bounding set with each program it starts. A
+    flaw in the program then changes its own code, and a later way out starts with more.
+
+    Severity: low when the maps give root an unprivileged id on the host.
+
+    Fix: name a user for the program (--user, USER in the image).
+
+    ```toml bad
+    [Identity]
+    uids = [0, 0, 0, 0]
+    host_uids = [100000, 100000, 100000, 100000]
+    ```
+
+    ```toml good
+    [Identity]
+    uids = [33, 33, 33, 33]
+    host_uids = [100033, 100033, 100033, 100033]
+    ```
+    """
+    if identity.uids is None:
+        yield CannotTell("the ids inside are not known", identity.where)
+    elif 0 in identity.uids and gates.host_root(identity, userns) is not True:
+        severity = Severity.LOW if gates.host_root(identity, userns) is False else Severity.MEDIUM
+        evidence = (seen(identity, f"uids {_ids(identity.uids)}, on the host {_ids(identity.host_uids) or 'unknown'}"),)
+        yield Found("the program runs as root inside the container", identity.where, evidence, severity)
+
+
+@rule(
+    Severity.MEDIUM,
+    "https://docs.kernel.org/userspace-api/no_new_privs.html",
+    conditions=("PRV-NNP",),
+)
+def new_privileges(
+    no_new_privs: NoNewPrivs, identity: Identity | None, userns: UserNamespace | None
+) -> Iterator[Outcome]:
+    """Programs with setuid or file capabilities can raise privileges.
+
+    Without no_new_privs, execve(2) of one setuid program with a flaw, in the image or on a volume, makes an ordinary user
+    of the container its root, with every capability of the bounding set.
+
+    Severity: low for host root, which has nothing to gain but the bounding set, and where root inside is an unprivileged
+    id of the host.
+
+    Fix: set no_new_privs (--security-opt no-new-privileges, allowPrivilegeEscalation: false).
+
+    ```toml bad
+    [NoNewPrivs]
+    value = false
+    ```
+
+    ```toml good
+    [NoNewPrivs]
+    value = true
+    ```
+    """
+    if no_new_privs.value:
+        return
+    little = gates.host_root(identity, userns) or gates.reaches_host_root(userns) is False
+    title = "no_new_privs is off: a setuid program can raise privileges"
+    yield Found(title, no_new_privs.where, (seen(no_new_privs, "NoNewPrivs: 0"),), Severity.LOW if little else None)
+
+
+# group -> what its members can do
+_ROOT_GROUPS = {
+    "docker": "start a privileged container",
+    "podman": "start a privileged container",
+    "lxd": "start a privileged container",
+    "incus": "start a privileged container",
+    "incus-admin": "start a privileged container",
+    "libvirt": "start a virtual machine on any disk",
+    "disk": "read and write the host's disks",
+    "kmem": "read kernel memory",
+}
+_LESSER_GROUPS = {
+    "shadow": "read password hashes",
+    "adm": "read the host's logs",
+    "systemd-journal": "read the host's logs",
+    "kvm": "use the hypervisor",
+    "root": "use files of the group root",
+}
+
+
+@rule(
+    Severity.HIGH,
+    "https://docs.docker.com/engine/install/linux-postinstall/",
+    "https://wiki.debian.org/SystemGroups",
+    conditions=("PRV-GROUP",),
+)
+def sensitive_group(identity: Identity, userns: UserNamespace | None) -> Iterator[Outcome]:
+    """The process belongs to a group that owns the host's sockets or devices.
+
+    Group membership is checked by the host's number. A process in the host's group docker or disk is root as soon as the
+    engine's socket or a disk's node is in its view.
+
+    Severity: high for groups that amount to root (docker, lxd, disk, ...), low for others; none for host root itself.
+
+    Fix: leave the group out (--group-add, supplementalGroups), or map the groups to a subordinate range.
+
+    ```toml bad
+    [Identity]
+    host_groups = [101000, 998]
+    host_group_names = ["docker"]
+    ```
+
+    ```toml good
+    [Identity]
+    host_groups = [101000]
+    host_group_names = ["users"]
+    ```
+    """
+    if gates.host_root(identity, userns):
+        return
+    for name in sorted(set(identity.host_group_names)):
+        if name in _ROOT_GROUPS or name in _LESSER_GROUPS:
+            can = _ROOT_GROUPS.get(name) or _LESSER_GROUPS[name]
+            title = f"the process is in the host's group {name}, whose members can {can}"
+            evidence = (seen(identity, f"host groups {_ids(identity.host_groups)}"),)
+            severity = None if name in _ROOT_GROUPS else Severity.LOW
+            yield Found(title, identity.where, evidence, severity, key=name)
+
+
+@rule(Severity.LOW, "https://avd.aquasec.com/misconfig/ksv020", conditions=("PRV-LOWUID",))
+def host_account(identity: Identity, userns: UserNamespace | None) -> Iterator[Outcome]:
+    """The process has the uid of an account of the host.
+
+    Two programs with one uid can signal and trace each other and own each other's files wherever they meet: in a shared
+    pid namespace, on a shared volume, and after an escape.
+
+    Severity: none where the account started the container itself, as rootless engines do.
+
+    Fix: map the ids to a subordinate range, or choose an id that no account has (10000 and above).
+
+    ```toml bad
+    [Identity]
+    uids = [33, 33, 33, 33]
+    host_uids = [33, 33, 33, 33]
+    host_user = "www-data"
+    ```
+
+    ```toml good
+    [Identity]
+    uids = [1000, 1000, 1000, 1000]
+    host_uids = [1000, 1000, 1000, 1000]
+    host_user = "ada"
+
+    [UserNamespace]
+    uid_map = ["1000:1000:1"]
+    owner_uid = 1000
+    ```
+    """
+    if identity.host_uids is None or not identity.host_user or gates.host_root(identity, userns):
+        return
+    uid = identity.host_uids[1]
+    if userns and not userns.initial and userns.owner_uid == uid:
+        return
+    title = f"the process has the uid of the host's account {identity.host_user}"
+    yield Found(title, identity.where, (seen(identity, f"host uid {uid} is {identity.host_user}"),))
+
+
+@rule(
+    Severity.HIGH,
+    "https://www.cisecurity.org/benchmark/docker",
+    conditions=("PRV-EXEC",),
+)
+def process_exceeds_first(
+    process: Process,
+    sets: CapabilitySets | None,
+    identity: Identity | None,
+    userns: UserNamespace | None,
+    no_new_privs: NoNewPrivs | None,
+    seccomp: SeccompState | None,
+    labels: tuple[LsmLabel, ...] | None,
+) -> Iterator[Outcome]:
+    """A process of the container has more privilege than its first one.
+
+    It was put there by exec with more rights (docker exec --privileged, --user root), or it lost a protection on the way.
+    Whatever controls the container can take that process over.
+
+    Severity: medium when neither a capability against the host nor host root is gained.
+
+    Fix: run exec without --privileged and as the container's user; end the process when its work is done.
+
+    ```toml bad
+    [[Process]]
+    pid = 4021
+    name = "sh"
+    seccomp = "disabled"
+    ```
+
+    ```toml good
+    [[Process]]
+    pid = 4021
+    name = "sh"
+    capabilities = 0
+    host_uid = 101000
+    no_new_privs = true
+    seccomp = "filter"
+    ```
+    """
+    more: list[str] = []
+    extra = process.capabilities & ~gates.held(sets) if process.capabilities is not None and sets else 0
+    if extra:
+        more.append("more capabilities: " + ", ".join(caps.names(extra)))
+    root = process.host_uid == 0 and gates.host_root(identity, userns) is False
+    if root:
+        more.append("host uid 0")
+    if no_new_privs and no_new_privs.value and process.no_new_privs is False:
+        more.append("no no_new_privs")
+    if seccomp and seccomp.mode != "disabled" and process.seccomp == "disabled":
+        more.append("no system call filter")
+    confined = any(label.mode in {"enforce", "complain"} for label in labels or ())
+    if confined and process.lsm and process.lsm.startswith("unconfined"):
+        more.append("no security module's confinement")
+    if not more:
+        return
+    against_host = root or (extra and not (userns and not userns.initial))
+    title = f"a later process of the container ({process.name}) has {more[0]}"
+    evidence = tuple([seen(process, f"pid {process.pid} {process.name}: {each}") for each in more])
+    severity = Severity.HIGH if against_host else Severity.MEDIUM
+    yield Found(title, process.where, evidence, severity, key=f"{process.name} {' '.join(more)}")
+
+
+@rule(Severity.LOW, "https://man7.org/linux/man-pages/man5/subuid.5.html", conditions=("PRV-MAPOVER",))
+def shared_ids(shared: SharedIds) -> Iterator[Outcome]:
+    """Two containers of different owners have the same ids on the host.
+
+    The kernel can't tell their processes and files apart: where they meet, on a shared volume or after an escape, each
+    can read, signal and trace the other.
+
+    Fix: give each owner, and each tenant, a range of its own in /etc/subuid and /etc/subgid.
+
+    ```toml bad
+    [[SharedIds]]
+    other = "container:db"
+    ids = "0:100000:65536"
+    ```
+
+    ```toml good
+    [UserNamespace]
+    uid_map = ["0:165536:65536"]
+    ```
+    """
+    ids = f"{shared.ids.host} to {shared.ids.host + shared.ids.size - 1}"
+    yield Found(f"{shared.other} has the same host ids", shared.where, (seen(shared, f"both map {ids}"),), key=shared.other)

@@ -1,0 +1,344 @@
+"""Control points of /proc and /sys: what the container could open, and what hides them."""
+
+from collections.abc import Iterator
+
+from stockade.audit import gates
+from stockade.audit.facts import ControlFile, Identity, Mask, UserNamespace
+from stockade.audit.report import Severity
+from stockade.audit.rule import DoesNotApply, Found, Outcome, rule, seen
+
+_SYSCTL = "https://docs.kernel.org/admin-guide/sysctl/kernel.html"
+_PROC = "https://man7.org/linux/man-pages/man5/proc.5.html"
+
+_HELPERS = {
+    "/proc/sys/kernel/core_pattern": ("PROC-CORE", "the kernel runs its program on the host at every crash"),
+    "/proc/sys/kernel/modprobe": ("PROC-MODPROBE", "the kernel runs it on the host to load a module"),
+    "/proc/sys/kernel/hotplug": ("PROC-HOTPLUG", "the kernel runs it on the host for every device event"),
+    "/sys/kernel/uevent_helper": ("PROC-HOTPLUG", "the kernel runs it on the host for every device event"),
+    "/proc/sys/fs/binfmt_misc/register": ("PROC-BINFMT", "the host's programs run under an interpreter of its choice"),
+}
+_CGROUP = {"release_agent": "PROC-RELEASE", "devices.allow": "PROC-DEVALLOW"}
+_COMMANDS = {
+    "/proc/sys/kernel/poweroff_cmd": ("PROC-POWEROFF", "the kernel runs it on the host to power off"),
+    "/proc/sysrq-trigger": ("PROC-SYSRQ", "one letter reboots or crashes the machine"),
+}
+_DIRECTORIES = {"/sys/kernel/security/": "PROC-SECURITYFS", "/sys/firmware/efi/efivars/": "PROC-EFI"}
+_SYSCTLS = {
+    "/proc/sys/vm/panic_on_oom": "PROC-PANIC",
+    "/proc/sys/kernel/panic": "PROC-PANIC",
+    "/proc/sys/kernel/panic_on_oops": "PROC-PANIC",
+    "/proc/sys/kernel/sysrq": "PROC-SYSRQ",
+    "/proc/sys/fs/suid_dumpable": "PROC-SUIDDUMP",
+}
+_MEMORY = frozenset({"/proc/kcore", "/proc/kmem", "/dev/mem", "/dev/kmem"})
+_INFORMATION = frozenset(
+    {
+        "/proc/kallsyms", "/proc/kmsg", "/proc/keys", "/proc/key-users", "/proc/timer_list", "/proc/sched_debug",
+        "/proc/config.gz", "/proc/latency_stats", "/proc/interrupts", "/proc/acpi", "/proc/scsi", "/proc/asound",
+        "/sys/firmware", "/sys/devices/virtual/powercap", "/sys/kernel/vmcoreinfo",
+    }
+)  # fmt: skip
+
+
+def _opened(file: ControlFile) -> str:
+    return seen(file, f"{file.path} opened for {'writing' if file.access == 'write' else 'reading'} as the container")
+
+
+def _writable(file: ControlFile) -> bool:
+    return file.access == "write" and file.outcome == "opened" and not file.own_namespace
+
+
+def _absent(file: ControlFile) -> DoesNotApply:
+    return DoesNotApply(f"this kernel has no {file.path}")
+
+
+@rule(
+    Severity.CRITICAL,
+    _SYSCTL,
+    "https://man7.org/linux/man-pages/man5/core.5.html",
+    conditions=("PROC-CORE", "PROC-MODPROBE", "PROC-HOTPLUG", "PROC-BINFMT"),
+)
+def helper_program(file: ControlFile) -> Iterator[Outcome]:
+    """The container can name a program that the kernel runs on the host.
+
+    core_pattern, modprobe and their like hold the path of a helper that the kernel starts as root in the host's own
+    namespaces. One write and one crash are an escape. Capabilities don't guard these files, the uid does: host root with
+    an empty set opens them wherever /proc/sys is writable.
+
+    Severity: none for a knob that belongs to the container's own namespaces.
+
+    Fix: map the container's ids to a subordinate range, or keep /proc/sys and /sys read-only (leave out
+    systempaths=unconfined, procMount: Unmasked).
+
+    ```toml bad
+    [[ControlFile]]
+    path = "/proc/sys/kernel/core_pattern"
+    access = "write"
+    outcome = "opened"
+    ```
+
+    ```toml good
+    [[ControlFile]]
+    path = "/proc/sys/kernel/core_pattern"
+    access = "write"
+    outcome = "refused"
+    error = "EACCES"
+    ```
+    """
+    if file.path in _HELPERS:
+        condition, what = _HELPERS[file.path]
+        if file.outcome == "absent":
+            yield _absent(file)
+        elif _writable(file):
+            yield Found(f"{file.path} can be written: {what}", file.where, (_opened(file),), conditions=(condition,))
+
+
+@rule(
+    Severity.CRITICAL,
+    "https://man7.org/linux/man-pages/man7/cgroups.7.html",
+    "https://unit42.paloaltonetworks.com/cve-2022-0492-cgroups/",
+    conditions=("PROC-RELEASE", "PROC-DEVALLOW"),
+)
+def cgroup_control(file: ControlFile) -> Iterator[Outcome]:
+    """The container can write cgroup files that lead to the host.
+
+    release_agent is a program that the kernel runs on the host when a cgroup empties (CVE-2022-0492); devices.allow opens
+    every device to the container.
+
+    Fix: mount the cgroup file systems read-only, map the ids to a subordinate range, or use cgroup v2.
+
+    ```toml bad
+    [[ControlFile]]
+    path = "/sys/fs/cgroup/memory/release_agent"
+    access = "write"
+    outcome = "opened"
+    ```
+
+    ```toml good
+    [[ControlFile]]
+    path = "/sys/fs/cgroup/memory/release_agent"
+    access = "write"
+    outcome = "refused"
+    error = "EROFS"
+    ```
+    """
+    condition = _CGROUP.get(file.path.rpartition("/")[2])
+    if condition and file.outcome == "absent":
+        yield _absent(file)
+    elif condition and _writable(file):
+        yield Found(f"{file.path} can be written", file.where, (_opened(file),), conditions=(condition,))
+
+
+@rule(
+    Severity.HIGH,
+    "https://docs.kernel.org/admin-guide/sysrq.html",
+    conditions=("PROC-SYSRQ", "PROC-POWEROFF", "PROC-SECURITYFS", "PROC-EFI"),
+)
+def kernel_command(file: ControlFile) -> Iterator[Outcome]:
+    """The container can command the kernel.
+
+    sysrq-trigger reboots the machine with one letter; poweroff_cmd names the program that powers it off; securityfs holds
+    the policy of the security modules; efivars holds what the firmware boots.
+
+    Fix: keep /proc and /sys read-only, or map the ids to a subordinate range.
+
+    ```toml bad
+    [[ControlFile]]
+    path = "/proc/sysrq-trigger"
+    access = "write"
+    outcome = "opened"
+    ```
+
+    ```toml good
+    [[ControlFile]]
+    path = "/proc/sysrq-trigger"
+    access = "write"
+    outcome = "refused"
+    error = "EROFS"
+    ```
+    """
+    condition, what = _COMMANDS.get(file.path, ("", "security policy or firmware is open to it"))
+    for directory, each in _DIRECTORIES.items():
+        if file.path.startswith(directory):
+            condition = each
+    if condition and file.outcome == "absent":
+        yield _absent(file)
+    elif condition and _writable(file):
+        yield Found(f"{file.path} can be written: {what}", file.where, (_opened(file),), conditions=(condition,))
+
+
+@rule(Severity.MEDIUM, _SYSCTL, conditions=("PROC-SYSANY", "PROC-PANIC", "PROC-SUIDDUMP", "PROC-UMH"))
+def global_sysctl(file: ControlFile) -> Iterator[Outcome]:
+    """The container can write sysctls of the whole machine.
+
+    They make the kernel panic, dump setuid programs, or change limits for everyone. Sysctls of the container's own network
+    and IPC namespaces are no finding.
+
+    Severity: low for usermodehelper/*, whose handler asks for capabilities when written.
+
+    Fix: keep /proc/sys read-only and set namespaced sysctls through the engine (--sysctl).
+
+    ```toml bad
+    [[ControlFile]]
+    path = "/proc/sys/vm/panic_on_oom"
+    access = "write"
+    outcome = "opened"
+    ```
+
+    ```toml good
+    [[ControlFile]]
+    path = "/proc/sys/net/ipv4/ip_forward"
+    access = "write"
+    outcome = "opened"
+    own_namespace = true
+    ```
+    """
+    if not file.path.startswith("/proc/sys/") or file.path in _HELPERS or file.path in _COMMANDS:
+        return
+    if file.outcome == "absent":
+        yield _absent(file)
+    elif _writable(file):
+        helper = "/usermodehelper/" in file.path
+        condition = "PROC-UMH" if helper else _SYSCTLS.get(file.path, "PROC-SYSANY")
+        severity = Severity.LOW if helper else None
+        yield Found(f"{file.path} can be written", file.where, (_opened(file),), severity, (condition,))
+
+
+@rule(Severity.HIGH, _PROC, conditions=("PROC-KCORE",))
+def kernel_memory(file: ControlFile) -> Iterator[Outcome]:
+    """The container can read kernel memory.
+
+    /proc/kcore and /dev/mem hold everything that any process of the host keeps in memory: keys, passwords, the files of
+    other containers.
+
+    Fix: mask /proc/kcore (the engines' default), drop CAP_SYS_RAWIO, pass no memory device.
+
+    ```toml bad
+    [[ControlFile]]
+    path = "/proc/kcore"
+    access = "read"
+    outcome = "opened"
+    ```
+
+    ```toml good
+    [[ControlFile]]
+    path = "/proc/kcore"
+    access = "read"
+    outcome = "refused"
+    error = "EPERM"
+    ```
+    """
+    if file.path in _MEMORY and file.access == "read":
+        if file.outcome == "absent":
+            yield _absent(file)
+        elif file.outcome == "opened":
+            yield Found(f"{file.path} can be read: kernel memory", file.where, (_opened(file),))
+
+
+@rule(Severity.LOW, _PROC, conditions=("PROC-INFO",))
+def kernel_information(files: tuple[ControlFile, ...]) -> Iterator[Outcome]:
+    """The container can read about the kernel and the machine.
+
+    Addresses, logs, keys, timers, interrupts and power readings help an exploit or leak what neighbours do.
+
+    Fix: mask them, as engines do unless told otherwise.
+
+    ```toml bad
+    [[ControlFile]]
+    path = "/proc/timer_list"
+    access = "read"
+    outcome = "opened"
+    ```
+
+    ```toml good
+    [[ControlFile]]
+    path = "/proc/timer_list"
+    access = "read"
+    outcome = "absent"
+    ```
+    """
+    opened = [file for file in files if file.path in _INFORMATION and file.access == "read" and file.outcome == "opened"]
+    if opened:
+        title = f"{len(opened)} files about the kernel can be read" if len(opened) > 1 else f"{opened[0].path} can be read"
+        yield Found(title, opened[0].where, tuple([_opened(file) for file in opened]), key="information")
+
+
+@rule(
+    Severity.HIGH,
+    "https://kubernetes.io/docs/concepts/security/pod-security-standards/",
+    "https://docs.docker.com/reference/cli/docker/container/run/#security-opt",
+    conditions=("PROC-UNMASK",),
+)
+def unmasked_paths(
+    masks: tuple[Mask, ...], identity: Identity | None, userns: UserNamespace | None
+) -> Iterator[Outcome]:
+    """Paths of /proc and /sys aren't masked.
+
+    Engines hide files that show the kernel and make the sysctls read-only, because procfs trusts uid 0. Without the masks
+    host root writes whatever the rules on control files name.
+
+    Severity: none in a user namespace without host root, where the kernel refuses by itself; medium for other ids of the
+    host.
+
+    Fix: leave out systempaths=unconfined, --security-opt unmask, procMount: Unmasked.
+
+    ```toml bad
+    [Identity]
+    host_uids = [1000, 1000, 1000, 1000]
+
+    [UserNamespace]
+    initial = true
+
+    [[Mask]]
+    path = "/proc/sys"
+    state = "open"
+    declared = "open"
+    ```
+
+    ```toml good
+    [[Mask]]
+    path = "/proc/sys"
+    state = "open"
+    declared = "open"
+    ```
+    """
+    opened = [mask for mask in masks if mask.state == "open"]
+    if not opened or (gates.reaches_host_root(userns) is False and gates.host_root(identity, userns) is False):
+        return
+    severity = None if gates.may_be_host_root(identity, userns) else Severity.MEDIUM
+    title = f"{len(opened)} paths of /proc and /sys aren't masked" if len(opened) > 1 else f"{opened[0].path} isn't masked"
+    evidence = tuple([seen(mask, f"{mask.path} is neither hidden nor read-only") for mask in opened])
+    yield Found(title, opened[0].where, evidence, severity, key="unmasked")
+
+
+@rule(
+    Severity.HIGH,
+    "https://github.com/opencontainers/runc/security/advisories/GHSA-9493-h29p-rfm2",
+    conditions=("PROC-MASKDRIFT",),
+)
+def ineffective_mask(mask: Mask) -> Iterator[Outcome]:
+    """A declared mask isn't in effect.
+
+    The configuration hides the path or makes it read-only, and the kernel has no such mount. That is what a won race
+    against the runtime leaves behind (CVE-2025-31133, CVE-2025-52881), or a process that unmounted it.
+
+    Fix: stop the container, update the runtime, and treat the container as compromised.
+
+    ```toml bad
+    [[Mask]]
+    path = "/proc/kcore"
+    state = "open"
+    declared = "masked"
+    ```
+
+    ```toml good
+    [[Mask]]
+    path = "/proc/kcore"
+    state = "masked"
+    declared = "masked"
+    ```
+    """
+    weaker = mask.state == "open" or (mask.state == "read-only" and mask.declared == "masked")
+    if mask.declared in {"masked", "read-only"} and weaker:
+        title = f"{mask.path} is declared {mask.declared} and is {mask.state}"
+        yield Found(title, mask.where, (seen(mask, title),))
