@@ -1,0 +1,276 @@
+"""The Python API: `Sandbox`, the engine of `stockade run` for programs that run programs.
+
+A Sandbox decides and compiles once; each `run` costs a launch and nothing else. It may be used from several threads. One
+launcher serves the whole process; it and every sandboxed program end with the process, however that ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from stockade.errors import StockadeError
+from stockade.sandbox import container, launch, lifecycle, store
+from stockade.sandbox.linux.record import Record
+from stockade.sandbox.plan import execute, plan
+from stockade.sandbox.request import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from stockade.sandbox.cgroups import Cgroup
+
+CHUNK = 1 << 16
+#: bytes that a stream may hold before the program is killed
+OUTPUT_LIMIT = 64 << 20
+
+
+class Result(Record):
+    """What a run came to.
+
+    `exit_code` is the program's own, or -1 where `signal` ended it. `ended_by` is exit, signal, timeout, output-limit,
+    out-of-memory or launcher. Times are seconds. `peak_memory` is bytes, of the whole tree where a control group counts
+    it, else of the largest process: `measured_by` says which. `enforced` names for each limit what enforces it,
+    `not_enforced` (with best_effort) why one is not.
+    """
+
+    exit_code: int
+    signal: int
+    stdout: bytes
+    stderr: bytes
+    ended_by: str
+    wall_time: float
+    cpu_time: float
+    peak_memory: int
+    measured_by: str
+    enforced: Mapping[str, str]
+    not_enforced: Mapping[str, str]
+
+
+class _Launchers:
+    """The process's one launcher. Whoever uses it first starts it; a fork of the process starts its own."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.current: launch.Launcher | None = None
+
+    def get(self) -> launch.Launcher:
+        current = self.current
+        if current is not None and current.owner == os.getpid() and current.alive():
+            return current
+        with self.lock:
+            current = self.current
+            if current is None or current.owner != os.getpid() or not current.alive():
+                self.current = current = self._start()
+        return current
+
+    def _start(self) -> launch.Launcher:
+        if threading.current_thread() is threading.main_thread():
+            return launch.Launcher()
+        # The parent-death signal of a container comes at the end of the *thread* that started the launcher (prctl(2)),
+        # so that thread must live as long as the process.
+        started: list[launch.Launcher | BaseException] = []
+        ready = threading.Event()
+
+        def start_and_stay() -> None:
+            try:
+                started.append(launch.Launcher())
+            except BaseException as error:  # noqa: BLE001 - raised again in the caller
+                started.append(error)
+                ready.set()
+                return
+            ready.set()
+            threading.Event().wait()
+
+        threading.Thread(target=start_and_stay, name="stockade-launcher", daemon=True).start()
+        ready.wait()
+        if isinstance(started[0], BaseException):
+            raise started[0]
+        return started[0]
+
+
+_launchers = _Launchers()
+
+
+class Sandbox:
+    """A way to run programs with a stated privilege.
+
+    Takes what `stockade run` takes, as keywords with the names of `Request`: `mode`, `rootfs`, `memory`, `cap_add`,
+    `mounts` and so on. Without a `rootfs` the programs of the host are there, read-only, and nothing else of it.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        """Decide everything. Raises StockadeError for what can't be had, before anything runs."""
+        if "argv" in options:
+            raise TypeError("the program is given to run()")
+        options.setdefault("host_root", not options.get("rootfs"))
+        self.prepared = container.prepare(Request(argv=("true",), **options))
+        process = self.prepared.spec.process
+        assert process is not None
+        self.process = process
+        self._encoded: launch.Encoded | None = None
+        self._owner = self.prepared.user_outside
+        self._chown = self._owner != os.geteuid() and self.prepared.host.holds("CAP_CHOWN")
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        input: bytes | str = b"",  # noqa: A002 - as in subprocess.run
+        timeout: float | None = None,
+        env: Mapping[str, str] | None = None,
+        output_limit: int = OUTPUT_LIMIT,
+    ) -> Result:
+        """Run a program to its end, with `input` on stdin, and collect what it writes.
+
+        `env` is added to the sandbox's own variables. At `timeout` seconds, or when a stream exceeds `output_limit`
+        bytes, the whole tree is killed and the Result says so. Raises StockadeError when the program could not be started.
+        """
+        started = time.monotonic()
+        if timeout is None:
+            timeout = self.prepared.request.timeout
+        with contextlib.ExitStack() as stack:
+            cgroup = stack.enter_context(self._cgroup())
+            streams, collected = self._streams(stack, input.encode() if isinstance(input, str) else input)
+            child = self._launch(streams, cgroup, argv, env)
+            stack.callback(os.close, child.pidfd)
+            for descriptor in streams:
+                os.close(descriptor)
+            streams.clear()
+            running = container.Container(self.prepared, child, cgroup)
+            deadline = None if timeout is None else started + timeout
+            why = self._collect(running, collected, deadline, output_limit)
+            _, status, usage = os.wait4(child.pid, 0)
+            return self._result(status, usage, why, collected, time.monotonic() - started, cgroup)
+
+    @contextlib.contextmanager
+    def _cgroup(self) -> Iterator[Cgroup | None]:
+        """Make the run's control groups after their intent is on disk, so that gc can remove them."""
+        if not self.prepared.limited:
+            yield None
+            return
+        identity = os.urandom(32).hex()
+        entry = store.Entry(identity, "", lifecycle.intent(self.prepared, identity))
+        try:
+            cgroup = container.make_cgroup(self.prepared, identity)
+            try:
+                yield cgroup
+            finally:
+                if cgroup is not None:
+                    cgroup.kill()
+                    cgroup.remove()
+        finally:
+            entry.remove()
+
+    def _streams(self, stack: contextlib.ExitStack, data: bytes) -> tuple[list[int], dict[int, bytearray]]:
+        """Give the program's three descriptors, and our ends of its output with a place to collect it."""
+        streams: list[int] = []
+        stack.callback(lambda: container.close(streams))
+        # A sealed memfd rather than a pipe: nobody has to feed it, and any uid may open it by name.
+        streams.append(launch.sealed("stdin", data) if data else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
+        if data:
+            os.lseek(streams[0], 0, os.SEEK_SET)
+        collected: dict[int, bytearray] = {}
+        for _ in range(2):
+            reader, writer = os.pipe2(os.O_CLOEXEC)
+            streams.append(writer)
+            collected[reader] = bytearray()
+            stack.callback(os.close, reader)
+            if self._chown:
+                os.fchown(writer, self._owner, -1)
+        return streams, collected
+
+    def _launch(
+        self, streams: list[int], cgroup: Cgroup | None, argv: Sequence[str], env: Mapping[str, str] | None
+    ) -> launch.Child:
+        variables = self.process.env
+        if env:
+            kept = [variable for variable in variables if variable.partition("=")[0] not in env]
+            variables = (*kept, *(f"{name}={value}" for name, value in env.items()))
+        last = execute(self.process.replace(args=tuple(argv), env=variables))
+        encoded = self._encoded
+        if encoded is None:
+            own = 6 if self._owner != os.geteuid() and not self._chown else 0
+            whole = plan(self.prepared.spec, container.options(self.prepared, cgroup, own))
+            encoded = self._encoded = launch.encode(whole.replace(child=whole.child[:-1]))
+        the_plan = encoded.plan.replace(child=(*encoded.plan.child, last))
+        given, opened = container.inputs(the_plan, streams, cgroup)
+        try:
+            return launch.launch(_launchers.get(), encoded.replace(plan=the_plan), given, last.encode())
+        finally:
+            container.close(opened)
+
+    def _collect(
+        self, running: container.Container, collected: dict[int, bytearray], deadline: float | None, limit: int
+    ) -> str:
+        """Read until the first process has ended; say why if that was our doing."""
+        why = ""
+        pidfd, guard = running.child.pidfd, _launchers.get().fileno()
+        poll = select.poll()
+        for descriptor in (pidfd, guard, *collected):
+            poll.register(descriptor, select.POLLIN)
+        ended = False
+        while not ended:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000 + 1
+            for descriptor, _ in poll.poll(left):
+                if descriptor == pidfd:
+                    ended = True
+                elif descriptor == guard:
+                    why = why or "launcher"
+                    poll.unregister(guard)
+                    running.kill()
+                elif not self._read(descriptor, collected[descriptor], limit):
+                    poll.unregister(descriptor)
+                    if len(collected[descriptor]) > limit:
+                        why = why or "output-limit"
+                        running.kill()
+            if deadline is not None and not ended and time.monotonic() >= deadline:
+                why, deadline = why or "timeout", None
+                running.kill()
+        if not self.prepared.contained:
+            running.kill()
+        for descriptor, data in collected.items():
+            while len(data) <= limit and self._read(descriptor, data, limit):
+                pass
+        return why
+
+    @staticmethod
+    def _read(descriptor: int, data: bytearray, limit: int) -> bool:
+        chunk = os.read(descriptor, CHUNK)
+        data += chunk
+        return bool(chunk) and len(data) <= limit
+
+    @staticmethod
+    def _result(
+        status: int, usage: Any, why: str, collected: dict[int, bytearray], wall: float, cgroup: Cgroup | None
+    ) -> Result:
+        stats = cgroup.stats() if cgroup is not None else None
+        cpu, peak, measured_by = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, "getrusage"
+        if stats is not None and stats.memory_peak is not None:
+            peak, measured_by = stats.memory_peak, "cgroup"
+        if stats is not None and stats.cpu_usec is not None:
+            cpu = stats.cpu_usec / 1e6
+        signaled = os.WIFSIGNALED(status)
+        if not why and stats is not None and stats.oom_kills:
+            why = "out-of-memory"
+        stdout, stderr = (bytes(data) for data in collected.values())
+        return Result(
+            exit_code=-1 if signaled else os.WEXITSTATUS(status),
+            signal=os.WTERMSIG(status) if signaled else 0,
+            stdout=stdout,
+            stderr=stderr,
+            ended_by=why or ("signal" if signaled else "exit"),
+            wall_time=wall,
+            cpu_time=cpu,
+            peak_memory=peak,
+            measured_by=measured_by,
+            enforced=cgroup.enforced if cgroup else {},
+            not_enforced=cgroup.refused if cgroup else {},
+        )
+
+
+__all__ = ["Result", "Sandbox", "StockadeError"]

@@ -1,0 +1,204 @@
+"""Request → container that runs: everything decided once in `prepare`, everything opened and made in `start`.
+
+The command line and the Python API both go through here. `start` undoes what it made when a step fails.
+"""
+
+from __future__ import annotations
+
+import os
+
+from stockade.errors import StockadeError
+from stockade.sandbox import cgroups, filters, launch, modes, relay
+from stockade.sandbox.build import build
+from stockade.sandbox.host import probe, survey
+from stockade.sandbox.linux import cgroups as cgroupfs
+from stockade.sandbox.linux.record import Record
+from stockade.sandbox.oci import spec as oci
+from stockade.sandbox.plan import Options, Plan, plan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from stockade.sandbox.cgroups import Cgroup
+    from stockade.sandbox.host import Host
+    from stockade.sandbox.request import Request
+
+OPEN_TREE_CLONE, OPEN_TREE_CLOEXEC, AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE = 1, 0o2000000, -100, 0x1000, 0x8000
+
+
+class Prepared(Record):
+    """A request with all decisions made: the Spec, the filter's program, the host that they were made for."""
+
+    request: Request
+    spec: oci.Spec
+    host: Host
+    program: bytes
+
+    @property
+    def limited(self) -> bool:
+        """Tell whether a control group is needed: for limits, for devices, or to find all processes again."""
+        resources = self.spec.linux.resources
+        return resources is not None or not self.contained
+
+    @property
+    def contained(self) -> bool:
+        """Tell whether the end of the first process is the end of all, pid_namespaces(7)."""
+        return self.spec.linux.namespace("pid") is not None
+
+    @property
+    def user_outside(self) -> int:
+        """Give the program's uid as we see it."""
+        assert self.spec.process is not None
+        inside = self.spec.process.user.uid
+        for mapping in self.spec.linux.uid_mappings:
+            if mapping.container_id <= inside < mapping.container_id + mapping.size:
+                return mapping.host_id + inside - mapping.container_id
+        return inside
+
+
+def prepare(request: Request) -> Prepared:
+    """Make all decisions. Changes nothing. Raises StockadeError for what can't be had."""
+    host = probe()
+    mode = modes.load(request.mode or modes.default_name(host.uid))
+    host = survey(request, mode, host)
+    spec = build(request, mode, host)
+    return Prepared(request, spec, host, _filter(spec, host))
+
+
+def _filter(spec: oci.Spec, host: Host) -> bytes:
+    profile = spec.annotations.get(oci.SECCOMP, "unconfined")
+    if profile == "unconfined" or spec.process is None:
+        return b""
+    capabilities = spec.process.capabilities.bounding if spec.process.capabilities else ()
+    return filters.program_for(profile, capabilities, host.arch).program
+
+
+def options(prepared: Prepared, cgroup: Cgroup | None, own_stdio: int, *, dies_with_supervisor: bool = True) -> Options:
+    """Give what the plan must know beside the Spec."""
+    spec, host = prepared.spec, prepared.host
+    v1: tuple[tuple[str, str], ...] = ()
+    if any(mount.type == "cgroup" for mount in spec.mounts):
+        v1 = tuple(
+            (os.path.basename(h.directory), ",".join(h.controllers)) for h in cgroupfs.layout().hierarchies if h.version == 1
+        )
+    return Options(
+        filter_program=prepared.program,
+        procs=tuple(group.path for group in cgroup.groups if group.hierarchy.version == 1) if cgroup else (),
+        cgroup=bool(cgroup and cgroup.directory is not None),
+        privileged=host.privileged,
+        external_maps=_external(spec, host),
+        own_stdio=own_stdio,
+        v1=v1,
+        dies_with_supervisor=dies_with_supervisor,
+    )
+
+
+def _external(spec: oci.Spec, host: Host) -> bool:
+    """newuidmap is needed for more than one's own id, by a caller who may not write any map."""
+    maps = spec.linux.uid_mappings + spec.linux.gid_mappings
+    if not maps or host.may_map:
+        return False
+    return any(mapping.size > 1 or mapping.host_id not in {host.uid, host.gid} for mapping in maps) or len(maps) > 2
+
+
+def make_cgroup(prepared: Prepared, identity: str) -> Cgroup | None:
+    """Make the container's control groups, or give None where it needs none."""
+    if not prepared.limited:
+        return None
+    spec = prepared.spec
+    return cgroups.create(
+        spec.linux.cgroups_path or f"stockade/{identity}",
+        spec.linux.resources,
+        best_effort=prepared.request.best_effort,
+        need=() if prepared.contained else ("freezer",),
+        devices=spec.linux.namespace("user") is None,
+    )
+
+
+def inputs(the_plan: Plan, streams: Sequence[int], cgroup: Cgroup | None) -> tuple[list[int], list[int]]:
+    """Open what the plan needs: all descriptors in order, and those of them to close afterwards. OSError, StockadeError."""
+    given: list[int] = []
+    opened: list[int] = []
+    procs = iter(cgroup.v1_procs if cgroup else ())
+    try:
+        for wanted in the_plan.inputs:
+            if wanted.kind in {"stdin", "stdout", "stderr"}:
+                given.append(streams[("stdin", "stdout", "stderr").index(wanted.kind)])
+            elif wanted.kind == "procs":
+                given.append(next(procs))
+            elif wanted.kind == "cgroup":
+                assert cgroup is not None
+                assert cgroup.directory is not None
+                given.append(cgroup.directory)
+            else:
+                opened.append(_tree(wanted.path) if wanted.kind == "tree" else os.open(wanted.path, os.O_RDONLY | os.O_CLOEXEC))
+                given.append(opened[-1])
+    except OSError as error:
+        close(opened)
+        raise StockadeError(
+            f"{wanted.kind} {wanted.path}: {error.strerror}", hint="the path must exist, and root must be able to reach it"
+        ) from error
+    return given, opened
+
+
+def _tree(path: str) -> int:
+    """Give a detached copy of the mounts at a path: opened once, and never looked up by name again."""
+    from stockade.sandbox.linux import calls_mount
+
+    place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE
+        return calls_mount.open_tree(place, "", flags)
+    finally:
+        os.close(place)
+
+
+def close(descriptors: Sequence[int]) -> None:
+    """Close them all."""
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+class Container:
+    """A container that runs, with all that belongs to it outside."""
+
+    def __init__(self, prepared: Prepared, child: launch.Child, cgroup: Cgroup | None) -> None:
+        self.prepared, self.child, self.cgroup = prepared, child, cgroup
+
+    def kill(self) -> None:
+        """Kill every process of it. With a PID namespace the first one's end is everyone's."""
+        launch.kill(self.child.pidfd)
+        if self.cgroup is not None and not self.prepared.contained:
+            self.cgroup.kill()
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the first process."""
+        launch.kill(self.child.pidfd, number)
+
+    def close(self) -> None:
+        """Close the descriptors; the process has been waited for."""
+        os.close(self.child.pidfd)
+        if self.child.terminal >= 0:
+            os.close(self.child.terminal)
+
+
+def start(
+    prepared: Prepared, wiring: relay.Wiring, cgroup: Cgroup | None, launcher: Callable[[], launch.Launcher]
+) -> Container:
+    """Launch. The wiring's container ends are closed here; the control group is the caller's, also on failure."""
+    spec, host = prepared.spec, prepared.host
+    own = wiring.pipes
+    if own and host.holds("CAP_CHOWN") and spec.process is not None and not spec.process.terminal:
+        for number, descriptor in enumerate(wiring.given):
+            if own >> number & 1:
+                os.fchown(descriptor, prepared.user_outside, -1)
+        own = 0
+    the_plan = plan(spec, options(prepared, cgroup, own))
+    given, opened = inputs(the_plan, wiring.given, cgroup)
+    try:
+        child = launch.launch(launcher(), launch.encode(the_plan), given)
+    finally:
+        close(opened)
+        wiring.started()
+    return Container(prepared, child, cgroup)
