@@ -1,4 +1,7 @@
-"""Judges targets by the rules and assembles the report. Pure: the same facts give the same report, in the same order."""
+"""Judges targets by the rules and assembles the report.
+
+Pure: the same facts give the same report, in the same order.
+"""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -191,7 +194,9 @@ def _attack(path: AttackPath, known: _Facts, findings: Sequence[Finding]) -> Pat
     missing = known.missing(path.needs)
     if missing:
         reason = missing.reason
-        return None if isinstance(missing, DoesNotApply) else Unknown(path.id, (path.id,), known.target.id, clean(reason))
+        return (
+            None if isinstance(missing, DoesNotApply) else Unknown(path.id, (path.id,), known.target.id, clean(reason))
+        )
     (arguments,) = known.arguments(path.needs)
     way = path.function(**arguments)
     if way is None:
@@ -224,7 +229,9 @@ def audit(
     """Judge all targets and assemble the report. What concerns the machine is said once, of a target of kind "host"."""
     judged = [evaluate(target) for target in _with_host(tuple(targets))]
     findings = sorted((finding for one in judged for finding in one.findings), key=_order)
-    paths = sorted((path for one in judged for path in one.paths), key=lambda path: (-path.severity, path.id, path.target))
+    paths = sorted(
+        (path for one in judged for path in one.paths), key=lambda path: (-path.severity, path.id, path.target)
+    )
     return Report(
         targets=tuple([summary.of(one) for one in judged]),
         findings=tuple(findings),
@@ -251,7 +258,8 @@ def verdict(fail_on: Severity | None, findings: Iterable[Finding], paths: Iterab
     """Decide a policy of one severity: what is at least as bad fails it."""
     if fail_on is None:
         return Verdict(None, 0)
-    return Verdict(fail_on, sum(each.severity >= fail_on for each in (*findings, *paths)))
+    severities = [finding.severity for finding in findings] + [path.severity for path in paths]
+    return Verdict(fail_on, sum(severity >= fail_on for severity in severities))
 
 
 def exit_code(report: Report) -> int:

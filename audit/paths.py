@@ -1,7 +1,8 @@
 """Attack paths: conjunctions of measured facts that end on the host.
 
-A path is declared like a rule: a decorated function whose parameters say which facts it needs. It answers with the facts
-in the order in which an attacker uses them and the one cheapest change that breaks the chain, or with None.
+A path is declared like a rule: a decorated function whose parameters say which facts it needs. It answers with the
+    facts in the order in which an attacker uses them and the one cheapest change that breaks the chain, or with
+    None.
 """
 
 import inspect
@@ -74,7 +75,9 @@ def _path(
         title, _, text = (inspect.getdoc(function) or "").partition("\n\n")
         needs = needs_of(function)
         PATHS.append(
-            AttackPath(id, severity, title.rstrip("."), " ".join(text.split()), effect, proof, rests_on, needs, function)
+            AttackPath(
+                id, severity, title.rstrip("."), " ".join(text.split()), effect, proof, rests_on, needs, function
+            )
         )
         return function
 
@@ -125,7 +128,7 @@ _HELPERS = (
     "host_root",
     "unmasked_paths",
     effect="a program of the container's choice runs as root in the host's own namespaces",
-    proof="the file was opened for writing with the container's exact ids and capabilities, and closed; nothing was written",
+    proof="the file was opened for writing with the container's exact ids and closed; nothing was written",
 )
 def kernel_helper(
     files: tuple[ControlFile, ...],
@@ -165,9 +168,10 @@ def kernel_helper(
     "privileged",
     "host_root",
     effect="a program of the container's choice runs as root on the host when a cgroup empties",
-    proof="release_agent was opened for writing and closed, or the facts that let it be mounted were read; nothing was mounted",
+    proof="release_agent was opened for writing and closed, or what lets it be mounted was read; nothing was mounted",
 )
 def release_agent(
+    *,
     files: tuple[ControlFile, ...] | None,
     sets: CapabilitySets,
     identity: Identity,
@@ -178,12 +182,15 @@ def release_agent(
 ) -> Way | None:
     """A cgroup v1 release agent runs on the host.
 
-    It writes its program's path to release_agent, of a mounted hierarchy or of one that it mounts itself (CVE-2022-0492).
+    It writes its program's path to release_agent, of a mounted hierarchy or of one that it mounts itself
+    (CVE-2022-0492).
     """
     for file in files or ():
         if file.path.endswith("/release_agent") and file.access == "write" and file.outcome == "opened":
             line = seen(file, f"{file.path} opened for writing")
-            return Way(_lines(_identity_line(identity), line), file.where, "mount the cgroup file systems read-only", line)
+            return Way(
+                _lines(_identity_line(identity), line), file.where, "mount the cgroup file systems read-only", line
+            )
     admin = _holds(sets, userns, "SYS_ADMIN")
     if not admin or not gates.host_root(identity, userns) or host is None or host.cgroup not in {"v1", "hybrid"}:
         return None
@@ -214,7 +221,10 @@ def engine(sockets: tuple[EngineSocket, ...]) -> Way | None:
     if not reachable_:
         return None
     lines = [
-        seen(each, f"{each.engine}'s socket at {each.path}, " + ("may connect" if each.permitted else "permission unknown"))
+        seen(
+            each,
+            f"{each.engine}'s socket at {each.path}, " + ("may connect" if each.permitted else "permission unknown"),
+        )
         for each in reachable_
     ]
     best = reachable_[0]
@@ -395,9 +405,7 @@ def file_handle(
     effect="the host runs what the container writes, as root",
     proof="the mount's flags and the process's ids were read; nothing was written",
 )
-def host_write(
-    mounts: tuple[Mount, ...], identity: Identity | None, userns: UserNamespace | None
-) -> Way | None:
+def host_write(mounts: tuple[Mount, ...], identity: Identity | None, userns: UserNamespace | None) -> Way | None:
     """The container writes what the host runs.
 
     It changes a start-up file, a program or a key of the host through a writable mount.

@@ -321,7 +321,6 @@ def _decode(kind: type, value: Any) -> Any:
     raise NotImplementedError(kind)
 
 
-
 def _where(text: str) -> dict[str, Any]:
     path, *numbers = text.split(":")
     return {"path": path, **dict(zip(("line", "column"), map(int, numbers), strict=False))}

@@ -26,12 +26,14 @@ _TOKEN = re.compile(
 )
 # C0 and C1 controls, DEL, the bidirectional and zero-width characters that forge what a reader sees, lone surrogates
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
-_SUSPECT = re.compile(r"pass|pwd|secret|token|key|credential|authorization|://|AKIA|ASIA|gh\w_|glpat|xox|AIza|eyJ", re.I)
+_SUSPECT = re.compile(
+    r"pass|pwd|secret|token|key|credential|authorization|://|AKIA|ASIA|gh\w_|glpat|xox|AIza|eyJ", re.IGNORECASE
+)
 _LONGEST = 2000
 
 
 def visible(text: str) -> str:
-    """Make control characters visible as \\x1b or \\u202e and bytes that aren't UTF-8 as \\xff; one line in, one out."""
+    r"""Give one line without control characters: they show as \x1b or \u202e, bytes that aren't UTF-8 as \xff."""
     return _CONTROL.sub(_escape, text) if not text.isascii() or not text.isprintable() else text
 
 

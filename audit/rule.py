@@ -158,12 +158,12 @@ def rule(
     return declare
 
 
-def name_of(function: Judge) -> str:
+def name_of(function: Callable[..., Any]) -> str:
     """Give the name of a function, which is its rule's id."""
     return str(getattr(function, "__name__", ""))
 
 
-def needs_of(function: Judge) -> tuple[Need, ...]:
+def needs_of(function: Callable[..., Any]) -> tuple[Need, ...]:
     """Read from the parameters of a function which facts it needs. Raises TypeError for types that aren't facts."""
     hints = typing.get_type_hints(function)
     needs = tuple([_need(name, hints[name]) for name in inspect.signature(function).parameters])

@@ -40,7 +40,9 @@ def of(judged: Evaluation) -> TargetSummary:
         namespaces=_namespaces(target),
         limits=_limits(target),
         host_mounts=_host_mounts(target),
-        counts={each.label: sum(finding.severity is each for finding in judged.findings) for each in reversed(Severity)},
+        counts={
+            each.label: sum(finding.severity is each for finding in judged.findings) for each in reversed(Severity)
+        },
         paths=len(judged.paths),
         passed=judged.passed,
         unknown=len(judged.unknown),

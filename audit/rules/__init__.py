@@ -5,6 +5,7 @@ from types import ModuleType
 from stockade.audit.rule import Rule
 from stockade.audit.rules import (
     capabilities,
+    capability_sets,
     descriptors,
     devices,
     drift,
@@ -29,5 +30,5 @@ def _rules_of(*modules: ModuleType) -> dict[str, Rule]:
 
 
 RULES: dict[str, Rule] = _rules_of(
-    identity, capabilities, namespaces, mounts, procfs, devices, seccomp, resources, descriptors, drift
+    identity, capabilities, capability_sets, namespaces, mounts, procfs, devices, seccomp, resources, descriptors, drift
 )

@@ -59,12 +59,13 @@ def outside_descriptor(descriptor: OpenDescriptor) -> Iterator[Outcome]:
 def leaked_handle(descriptor: OpenDescriptor) -> Iterator[Outcome]:
     """A device, namespace or socket of the host is open inside the container.
 
-    Whoever holds it can use it: setns(2) into the host's namespace, configure the host's network, talk to the device. The
-    container's own mounts and policy were passed when it was opened.
+    Whoever holds it can use it: setns(2) into the host's namespace, configure the host's network, talk to the
+    device. The container's own mounts and policy were passed when it was opened.
 
     Severity: low for a terminal of the host, through which keystrokes can be forged (TIOCSTI).
 
-    Fix: start the runtime with no descriptors open but the standard ones; give the container a terminal of its own (-t).
+    Fix: start the runtime with no descriptors open but the standard ones; give the container a terminal of its own
+    (-t).
 
     ```toml bad
     [[OpenDescriptor]]
@@ -121,8 +122,8 @@ def outside_directory(directory: WorkingDirectory) -> Iterator[Outcome]:
 def outside_program(program: Executable) -> Iterator[Outcome]:
     """A program of the host runs inside the container.
 
-    Through /proc/PID/exe the container holds the host's file. A runtime that was started by root could be overwritten in
-    this way (CVE-2019-5736).
+    Through /proc/PID/exe the container holds the host's file. A runtime that was started by root could be
+    overwritten in this way (CVE-2019-5736).
 
     Severity: none for a sealed memory file, which is how runtimes protect themselves.
 

@@ -13,7 +13,7 @@ _CGROUP = "https://docs.kernel.org/admin-guide/cgroup-v1/devices.html"
 
 
 def permits(policy: DevicePolicy, device: DeviceNode) -> bool:
-    """Say whether a device policy lets a device be opened at all. Rules are those of cgroup v1: "c 1:3 rwm", "b *:* r"."""
+    """Say whether a device policy lets a device be opened; rules are those of cgroup v1, such as "b *:* r"."""
     for rule_ in policy.rules:
         kind, numbers, access = (*rule_.split(), "", "")[:3]
         major, _, minor = numbers.partition(":")
@@ -82,8 +82,8 @@ def block_device(device: DeviceNode, policy: DevicePolicy | None) -> Iterator[Ou
 def memory_device(device: DeviceNode, policy: DevicePolicy | None) -> Iterator[Outcome]:
     """The machine's memory or I/O ports can be opened.
 
-    /dev/mem, /dev/kmem and /dev/port read and write the machine below the kernel; /dev/kmsg shows its log and takes forged
-    lines.
+    /dev/mem, /dev/kmem and /dev/port read and write the machine below the kernel; /dev/kmsg shows its log and takes
+    forged lines.
 
     Severity: medium for /dev/kmsg; one step lower when mode or policy isn't known.
 
@@ -127,8 +127,8 @@ def open_device_policy(
     The device cgroup is what stands between a node and the hardware. Without it, any node that appears in the container
     works: one that is passed by mistake, lies on a volume, or is made there.
 
-    Severity: low for ids that are neither host root nor hold CAP_MKNOD; none in a user namespace without host root, where
-    nobody can make a node and modes refuse the host's.
+    Severity: low for ids that are neither host root nor hold CAP_MKNOD; none in a user namespace without host root,
+    where nobody can make a node and modes refuse the host's.
 
     Fix: allow the devices that are needed (--device) instead of all (--privileged, --device-cgroup-rule 'a *:* rwm').
 

@@ -25,8 +25,8 @@ _CONDITIONS = {
 def declared_otherwise(declared: Declared) -> Iterator[Outcome]:
     """The kernel's state differs from the declaration.
 
-    What was asked for isn't what holds. Whoever reviewed the configuration reviewed something else; the other rules judge
-    the kernel's state.
+    What was asked for isn't what holds. Whoever reviewed the configuration reviewed something else; the other rules
+    judge the kernel's state.
 
     Fix: start the container again from its configuration, and find out what changed it.
 

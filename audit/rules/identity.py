@@ -89,7 +89,9 @@ def privileged(
         signs.append(seen(seccomp, "no system call filter"))
     if policy and policy.default == "allow":
         signs.append(seen(policy, "every device is allowed"))
-    signs += [seen(mask, f"{mask.path} is neither hidden nor read-only") for mask in masks or () if mask.state == "open"]
+    signs += [
+        seen(mask, f"{mask.path} is neither hidden nor read-only") for mask in masks or () if mask.state == "open"
+    ]
     severity = Severity.CRITICAL
     if userns and not userns.initial:
         severity = Severity.MEDIUM if gates.reaches_host_root(userns) is False else Severity.HIGH
@@ -107,9 +109,9 @@ def privileged(
 def host_root(identity: Identity, userns: UserNamespace | None) -> Iterator[Outcome]:
     """The container's root is the host's root.
 
-    Files, sysctls and processes of the host are guarded by user ids first. A process with host uid 0 passes those checks
-    without any capability; every other gap in the container then leads to root on the host. A user namespace that maps
-    0 to 0 changes nothing about it.
+    Files, sysctls and processes of the host are guarded by user ids first. A process with host uid 0 passes those
+    checks without any capability; every other gap in the container then leads to root on the host. A user namespace
+    that maps 0 to 0 changes nothing about it.
 
     Severity: low when host root is only mapped and no process has that id. It raises what other rules find.
 
@@ -192,11 +194,11 @@ def new_privileges(
 ) -> Iterator[Outcome]:
     """Programs with setuid or file capabilities can raise privileges.
 
-    Without no_new_privs, execve(2) of one setuid program with a flaw, in the image or on a volume, makes an ordinary user
-    of the container its root, with every capability of the bounding set.
+    Without no_new_privs, execve(2) of one setuid program with a flaw, in the image or on a volume, makes an
+    ordinary user of the container its root, with every capability of the bounding set.
 
-    Severity: low for host root, which has nothing to gain but the bounding set, and where root inside is an unprivileged
-    id of the host.
+    Severity: low for host root, which has nothing to gain but the bounding set, and where root inside is an
+    unprivileged id of the host.
 
     Fix: set no_new_privs (--security-opt no-new-privileges, allowPrivilegeEscalation: false).
 
@@ -246,8 +248,8 @@ _LESSER_GROUPS = {
 def sensitive_group(identity: Identity, userns: UserNamespace | None) -> Iterator[Outcome]:
     """The process belongs to a group that owns the host's sockets or devices.
 
-    Group membership is checked by the host's number. A process in the host's group docker or disk is root as soon as the
-    engine's socket or a disk's node is in its view.
+    Group membership is checked by the host's number. A process in the host's group docker or disk is root as soon
+    as the engine's socket or a disk's node is in its view.
 
     Severity: high for groups that amount to root (docker, lxd, disk, ...), low for others; none for host root itself.
 
@@ -320,6 +322,7 @@ def host_account(identity: Identity, userns: UserNamespace | None) -> Iterator[O
     conditions=("PRV-EXEC",),
 )
 def process_exceeds_first(
+    *,
     process: Process,
     sets: CapabilitySets | None,
     identity: Identity | None,
@@ -330,8 +333,8 @@ def process_exceeds_first(
 ) -> Iterator[Outcome]:
     """A process of the container has more privilege than its first one.
 
-    It was put there by exec with more rights (docker exec --privileged, --user root), or it lost a protection on the way.
-    Whatever controls the container can take that process over.
+    It was put there by exec with more rights (docker exec --privileged, --user root), or it lost a protection on
+    the way. Whatever controls the container can take that process over.
 
     Severity: medium when neither a capability against the host nor host root is gained.
 
@@ -398,4 +401,6 @@ def shared_ids(shared: SharedIds) -> Iterator[Outcome]:
     ```
     """
     ids = f"{shared.ids.host} to {shared.ids.host + shared.ids.size - 1}"
-    yield Found(f"{shared.other} has the same host ids", shared.where, (seen(shared, f"both map {ids}"),), key=shared.other)
+    yield Found(
+        f"{shared.other} has the same host ids", shared.where, (seen(shared, f"both map {ids}"),), key=shared.other
+    )

@@ -38,7 +38,7 @@ def normal(path: str) -> str:
 
 def within(path: str, directory: str) -> bool:
     """Say whether a path is a directory or lies below it. Both are normal."""
-    return path == directory or directory == "/" or path.startswith(directory + "/")
+    return directory in {path, "/"} or path.startswith(directory + "/")
 
 
 def host_files(mounts: Iterable[Mount]) -> tuple[Mount, ...]:

@@ -112,8 +112,8 @@ def host_root_mounted(mount: Mount, identity: Identity | None, userns: UserNames
 def sensitive_host_path(mount: Mount, identity: Identity | None, userns: UserNamespace | None) -> Iterator[Outcome]:
     """A sensitive directory of the host is mounted.
 
-    System configuration, home directories, engines' state and start-up files turn a write into code that runs as root on
-    the host, or a read into its secrets. A directory above one of them is as bad as the directory itself.
+    System configuration, home directories, engines' state and start-up files turn a write into code that runs as
+    root on the host, or a read into its secrets. A directory above one of them is as bad as the directory itself.
 
     Severity: critical for writable start-up files and engines' state; lower when read-only and for other ids than host
     root, to which root's files are closed. Public files (/usr, /etc/passwd, certificates) may be read.
@@ -295,9 +295,7 @@ def cgroup_writable(mount: Mount, identity: Identity | None, userns: UserNamespa
     "https://docs.kernel.org/filesystems/sharedsubtree.html",
     conditions=("MNT-PROP",),
 )
-def shared_propagation(
-    mount: Mount, sets: CapabilitySets | None, userns: UserNamespace | None
-) -> Iterator[Outcome]:
+def shared_propagation(mount: Mount, sets: CapabilitySets | None, userns: UserNamespace | None) -> Iterator[Outcome]:
     """Mounts that the container makes appear on the host.
 
     A shared mount belongs to a peer group of the host: what is mounted inside is mounted outside as well, over whatever
@@ -342,8 +340,8 @@ _CONTROL = {
 def kernel_filesystem(mount: Mount, identity: Identity | None, userns: UserNamespace | None) -> Iterator[Outcome]:
     """A file system that controls the kernel is mounted.
 
-    debugfs, tracefs, securityfs, bpffs, configfs and efivarfs are made for the administrator: through them host root reads
-    kernel memory, traces all processes, changes policy or bricks the machine.
+    debugfs, tracefs, securityfs, bpffs, configfs and efivarfs are made for the administrator: through them host
+    root reads kernel memory, traces all processes, changes policy or bricks the machine.
 
     Severity: low when it is read-only or the process isn't host root, info when both.
 

@@ -78,8 +78,8 @@ def host_pid_namespace(
 ) -> Iterator[Outcome]:
     """The container sees the host's processes.
 
-    It can signal, and where ids or capabilities allow it trace, processes of the host; /proc/PID/root, environ and fd of
-    each lead to the host's files and secrets.
+    It can signal, and where ids or capabilities allow it trace, processes of the host; /proc/PID/root, environ and
+    fd of each lead to the host's files and secrets.
 
     Severity: medium where an own user namespace without host root keeps the host's processes out of reach.
 

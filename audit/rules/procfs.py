@@ -62,8 +62,8 @@ def helper_program(file: ControlFile) -> Iterator[Outcome]:
     """The container can name a program that the kernel runs on the host.
 
     core_pattern, modprobe and their like hold the path of a helper that the kernel starts as root in the host's own
-    namespaces. One write and one crash are an escape. Capabilities don't guard these files, the uid does: host root with
-    an empty set opens them wherever /proc/sys is writable.
+    namespaces. One write and one crash are an escape. Capabilities don't guard these files, the uid does: host root
+    with an empty set opens them wherever /proc/sys is writable.
 
     Severity: none for a knob that belongs to the container's own namespaces.
 
@@ -102,8 +102,8 @@ def helper_program(file: ControlFile) -> Iterator[Outcome]:
 def cgroup_control(file: ControlFile) -> Iterator[Outcome]:
     """The container can write cgroup files that lead to the host.
 
-    release_agent is a program that the kernel runs on the host when a cgroup empties (CVE-2022-0492); devices.allow opens
-    every device to the container.
+    release_agent is a program that the kernel runs on the host when a cgroup empties (CVE-2022-0492); devices.allow
+    opens every device to the container.
 
     Fix: mount the cgroup file systems read-only, map the ids to a subordinate range, or use cgroup v2.
 
@@ -137,8 +137,8 @@ def cgroup_control(file: ControlFile) -> Iterator[Outcome]:
 def kernel_command(file: ControlFile) -> Iterator[Outcome]:
     """The container can command the kernel.
 
-    sysrq-trigger reboots the machine with one letter; poweroff_cmd names the program that powers it off; securityfs holds
-    the policy of the security modules; efivars holds what the firmware boots.
+    sysrq-trigger reboots the machine with one letter; poweroff_cmd names the program that powers it off; securityfs
+    holds the policy of the security modules; efivars holds what the firmware boots.
 
     Fix: keep /proc and /sys read-only, or map the ids to a subordinate range.
 
@@ -171,8 +171,8 @@ def kernel_command(file: ControlFile) -> Iterator[Outcome]:
 def global_sysctl(file: ControlFile) -> Iterator[Outcome]:
     """The container can write sysctls of the whole machine.
 
-    They make the kernel panic, dump setuid programs, or change limits for everyone. Sysctls of the container's own network
-    and IPC namespaces are no finding.
+    They make the kernel panic, dump setuid programs, or change limits for everyone. Sysctls of the container's own
+    network and IPC namespaces are no finding.
 
     Severity: low for usermodehelper/*, whose handler asks for capabilities when written.
 
@@ -257,9 +257,13 @@ def kernel_information(files: tuple[ControlFile, ...]) -> Iterator[Outcome]:
     outcome = "absent"
     ```
     """
-    opened = [file for file in files if file.path in _INFORMATION and file.access == "read" and file.outcome == "opened"]
+    opened = [
+        file for file in files if file.path in _INFORMATION and file.access == "read" and file.outcome == "opened"
+    ]
     if opened:
-        title = f"{len(opened)} files about the kernel can be read" if len(opened) > 1 else f"{opened[0].path} can be read"
+        title = (
+            f"{len(opened)} files about the kernel can be read" if len(opened) > 1 else f"{opened[0].path} can be read"
+        )
         yield Found(title, opened[0].where, tuple([_opened(file) for file in opened]), key="information")
 
 
@@ -274,11 +278,11 @@ def unmasked_paths(
 ) -> Iterator[Outcome]:
     """Paths of /proc and /sys aren't masked.
 
-    Engines hide files that show the kernel and make the sysctls read-only, because procfs trusts uid 0. Without the masks
-    host root writes whatever the rules on control files name.
+    Engines hide files that show the kernel and make the sysctls read-only, because procfs trusts uid 0. Without the
+    masks host root writes whatever the rules on control files name.
 
-    Severity: none in a user namespace without host root, where the kernel refuses by itself; medium for other ids of the
-    host.
+    Severity: none in a user namespace without host root, where the kernel refuses by itself; medium for other ids
+    of the host.
 
     Fix: leave out systempaths=unconfined, --security-opt unmask, procMount: Unmasked.
 
@@ -306,7 +310,9 @@ def unmasked_paths(
     if not opened or (gates.reaches_host_root(userns) is False and gates.host_root(identity, userns) is False):
         return
     severity = None if gates.may_be_host_root(identity, userns) else Severity.MEDIUM
-    title = f"{len(opened)} paths of /proc and /sys aren't masked" if len(opened) > 1 else f"{opened[0].path} isn't masked"
+    title = (
+        f"{len(opened)} paths of /proc and /sys aren't masked" if len(opened) > 1 else f"{opened[0].path} isn't masked"
+    )
     evidence = tuple([seen(mask, f"{mask.path} is neither hidden nor read-only") for mask in opened])
     yield Found(title, opened[0].where, evidence, severity, key="unmasked")
 

@@ -207,7 +207,8 @@ def host_cgroup(cgroup: CgroupMembership) -> Iterator[Outcome]:
 def old_cgroups(host: Host) -> Iterator[Outcome]:
     """The host uses cgroup v1.
 
-    It has release_agent and devices.allow, which cgroup v2 has not; unprivileged users can't be given limits of their own.
+    It has release_agent and devices.allow, which cgroup v2 has not; unprivileged users can't be given limits of
+    their own.
 
     Fix: boot with systemd.unified_cgroup_hierarchy=1.
 

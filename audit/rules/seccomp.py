@@ -13,19 +13,42 @@ _MAN = "https://man7.org/linux/man-pages/man2/seccomp.2.html"
 # What a program in a container has no use for, by what each of them opens. ptrace and process_vm_* are not here: they
 # reach peers only, unless the host's processes are in view, which is a path of its own.
 _DANGEROUS = {
-    "mount": "mount file systems", "umount2": "unmount masks", "pivot_root": "change the root", "move_mount": "move mounts",
-    "open_tree": "clone mounts", "fsopen": "open file systems", "fsmount": "mount file systems",
-    "mount_setattr": "make read-only mounts writable", "setns": "enter namespaces", "unshare": "make user namespaces",
-    "bpf": "load kernel programs", "perf_event_open": "watch the kernel", "keyctl": "use keyrings that have no namespace",
-    "add_key": "use keyrings that have no namespace", "request_key": "start the kernel's key helper",
-    "userfaultfd": "stop the kernel at page faults", "io_uring_setup": "do I/O past the filter",
-    "io_uring_enter": "do I/O past the filter", "io_uring_register": "do I/O past the filter",
-    "open_by_handle_at": "open files by handle", "kexec_load": "boot a kernel", "kexec_file_load": "boot a kernel",
-    "init_module": "load modules", "finit_module": "load modules", "delete_module": "unload modules",
-    "quotactl": "change quotas", "acct": "write the host's accounting", "swapon": "change swap", "swapoff": "change swap",
-    "reboot": "reboot", "settimeofday": "set the clock", "clock_settime": "set the clock", "iopl": "use I/O ports",
-    "ioperm": "use I/O ports", "lookup_dcookie": "trace the kernel", "vmsplice": "splice pages of files",
-}  # fmt: skip
+    "mount": "mount file systems",
+    "umount2": "unmount masks",
+    "pivot_root": "change the root",
+    "move_mount": "move mounts",
+    "open_tree": "clone mounts",
+    "fsopen": "open file systems",
+    "fsmount": "mount file systems",
+    "mount_setattr": "make read-only mounts writable",
+    "setns": "enter namespaces",
+    "unshare": "make user namespaces",
+    "bpf": "load kernel programs",
+    "perf_event_open": "watch the kernel",
+    "keyctl": "use keyrings, which have no namespace",
+    "add_key": "use keyrings, which have no namespace",
+    "request_key": "start the kernel's key helper",
+    "userfaultfd": "stop the kernel at page faults",
+    "io_uring_setup": "do I/O past the filter",
+    "io_uring_enter": "do I/O past the filter",
+    "io_uring_register": "do I/O past the filter",
+    "open_by_handle_at": "open files by handle",
+    "kexec_load": "boot a kernel",
+    "kexec_file_load": "boot a kernel",
+    "init_module": "load modules",
+    "finit_module": "load modules",
+    "delete_module": "unload modules",
+    "quotactl": "change quotas",
+    "acct": "write the host's accounting",
+    "swapon": "change swap",
+    "swapoff": "change swap",
+    "reboot": "reboot",
+    "settimeofday": "set the clock",
+    "clock_settime": "set the clock",
+    "iopl": "use I/O ports",
+    "ioperm": "use I/O ports",
+    "lookup_dcookie": "trace the kernel",
+}
 # those that work without any capability: they count whatever the container holds
 _FOR_ANYONE = frozenset(
     {"unshare", "bpf", "perf_event_open", "keyctl", "add_key", "request_key", "userfaultfd", "io_uring_setup"}
@@ -33,9 +56,7 @@ _FOR_ANYONE = frozenset(
 
 
 @rule(Severity.HIGH, _SECCOMP, _MAN, conditions=("SEC-SECCOMP",))
-def no_seccomp(
-    seccomp: SeccompState, identity: Identity | None, userns: UserNamespace | None
-) -> Iterator[Outcome]:
+def no_seccomp(seccomp: SeccompState, identity: Identity | None, userns: UserNamespace | None) -> Iterator[Outcome]:
     """No system call filter is loaded.
 
     All of the kernel's some 360 system calls are open, among them those in which most local root exploits were found.
@@ -123,9 +144,7 @@ def foreign_calls(filter_: SeccompFilter) -> Iterator[Outcome]:
         yield Found(title, filter_.where, (seen(filter_, f"denied calls go through as {entries}"),))
 
 
-@rule(
-    Severity.LOW, "https://man7.org/linux/man-pages/man2/seccomp_unotify.2.html", conditions=("SEC-NOTIFY",)
-)
+@rule(Severity.LOW, "https://man7.org/linux/man-pages/man2/seccomp_unotify.2.html", conditions=("SEC-NOTIFY",))
 def notifying_filter(filter_: SeccompFilter) -> Iterator[Outcome]:
     """The filter asks another process to decide.
 
@@ -158,9 +177,7 @@ _OPEN_LABELS = ("unconfined", "spc_t", "super_t", "unlabeled")
     "https://man7.org/linux/man-pages/man8/container_selinux.8.html",
     conditions=("SEC-AA", "SEC-SEL", "SEC-AACOMPLAIN"),
 )
-def lsm_unconfined(
-    labels: tuple[LsmLabel, ...], host: Host | None, userns: UserNamespace | None
-) -> Iterator[Outcome]:
+def lsm_unconfined(labels: tuple[LsmLabel, ...], host: Host | None, userns: UserNamespace | None) -> Iterator[Outcome]:
     """The host's security module doesn't confine the container.
 
     AppArmor or SELinux is active on the host, and the container runs without a profile of it, or in one that only

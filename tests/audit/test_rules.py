@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from stockade.audit import recorded
 from stockade.audit.engine import evaluate
-from stockade.audit.rule import Example, Rule
 from stockade.audit.rules import RULES
+
+if TYPE_CHECKING:
+    from stockade.audit.rule import Example, Rule
 
 EXAMPLES = [
     pytest.param(rule, example, id=f"{rule.id}-{'bad' if example.bad else 'good'}{number}")
