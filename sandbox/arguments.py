@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from stockade.sandbox.options import Option
 
-    #: field of an option to its value, or to the list of values of a repeatable option
+    #: name of an option to its value, or to the list of values of a repeatable option
     Given = dict[str, Any]
 
 
@@ -96,19 +96,28 @@ def _short(given: Given, argument: str, follower: str | None) -> int:
 def _take(given: Given, option: Option, text: str) -> None:
     value = option.parse(text)
     if option.repeatable:
-        given.setdefault(option.field, []).append(value)
+        given.setdefault(option.name, []).append(value)
     else:
-        given[option.field] = value
+        given[option.name] = value
 
 
 #: fields whose options read several values at once
 _FLAT = ("cap_add", "cap_drop", "cap_bounding", "cap_effective", "cap_permitted", "cap_inheritable", "cap_ambient")
 _LISTS = ("ulimits", "devices", "tmpfs", "labels", "annotations", "uidmap", "gidmap")
+#: options whose field of the Request is named otherwise: it is a list, or the name needs more words in Python
+_RENAMED = {
+    "host": "host_root",
+    "rm": "remove",
+    "ulimit": "ulimits",
+    "device": "devices",
+    "label": "labels",
+    "annotation": "annotations",
+}
 
 
 def assemble(given: Given, argv: tuple[str, ...]) -> Request:
     """Make the Request of what the options gave. Raises UsageError for what does not go together."""
-    values = dict(given)
+    values = {_RENAMED.get(name, name): value for name, value in given.items()}
     for field in _LISTS:
         if field in values:
             values[field] = tuple(values[field])
@@ -118,8 +127,8 @@ def assemble(given: Given, argv: tuple[str, ...]) -> Request:
             values[field] = tuple(dict.fromkeys(name for names in values[field] for name in names))
     # Docker's order: what the command line says outweighs the files, wherever they stand.
     env = [pair for source in ("env_file", "env") for pairs in values.pop(source, ()) for pair in pairs]
-    mounts = [*values.pop("volumes", ()), *values.pop("mounts", ())]
-    values |= {field: value for field, value in values.pop("security", ()) if field}
+    mounts = [*values.pop("volume", ()), *values.pop("mount", ())]
+    values |= {field: value for field, value in values.pop("security_opt", ()) if field}
     show = [what for what in ("spec", "plan") if values.pop(what, False)]
     if len(show) > 1:
         raise UsageError("--spec and --plan exclude each other")

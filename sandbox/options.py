@@ -1,7 +1,8 @@
 """The options of `stockade run`, in one table that both parsers, the help and the completion are made from.
 
-A row says how an option is written, how its value is read and which field of the Request it fills. A flag's `parse` is
-`boolean` and it has no metavar. `completion` names what a shell offers for the value, see sandbox/cli.py.
+A row says how an option is written and how its value is read; `arguments.assemble` says which field of the Request it
+fills. A flag's `parse` is `boolean` and it has no metavar. `completion` names what a shell offers for
+the value, see complete.py.
 """
 
 from __future__ import annotations
@@ -12,18 +13,17 @@ from stockade.sandbox.linux.record import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 
 class Option(Record):
-    """One option: flags such as ("-e", "--env"), the field that it fills, its value and what is said about it.
+    """One option: flags such as ("-e", "--env"), how its value is read and what is said about it.
 
     `repeatable` values are collected in order; of others the last one counts. `default` is what the help says holds
     without it. `example` is the option as a user would write it, and is tested.
     """
 
     flags: tuple[str, ...]
-    field: str
-    group: str
     metavar: str
     parse: Callable[[str], object]
     help: str
@@ -40,7 +40,12 @@ class Option(Record):
     @property
     def long(self) -> str:
         """The name by which messages call the option."""
-        return next(flag for flag in self.flags if flag.startswith("--"))
+        return _long(self.flags)
+
+    @property
+    def name(self) -> str:
+        """The long flag as an identifier: the key of its value for both parsers, mostly the Request's field."""
+        return self.long[2:].replace("-", "_")
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -48,206 +53,287 @@ class Option(Record):
         return self.parse.values if isinstance(self.parse, values.Choice) else ()
 
 
-ROOT = "What to run in"
-PRIVILEGE = "Privilege"
-NAMESPACES = "Namespaces"
-PROCESS = "Process"
-FILES = "Files and devices"
-LIMITS = "Limits"
-LIFE = "Life"
-OUTPUT = "Output"
-
-_MODES = "privileged, normal or rootless, or a mode file of your own"
 _SHARED = values.Choice("host", "private")
 
 
+def _value(flags: str, metavar: str, parse: Callable[[str], object], what: str, example: str, **more: Any) -> Option:
+    names = tuple(flags.split())
+    return Option(names, metavar, parse, what, f"{_long(names)} {example}", **more)
+
+
+def _flag(flags: str, what: str, **more: Any) -> Option:
+    names = tuple(flags.split())
+    return Option(names, "", values.boolean, what, _long(names), **more)
+
+
 def _set(name: str, what: str) -> Option:
-    return Option(
-        *((f"--cap-{name}",), f"cap_{name}", PRIVILEGE, "CAP[,CAP…]", values.capability_set),
-        f"make the {name} set exactly this ({what}); 'none' empties it",
-        *(f"--cap-{name} CHOWN,NET_RAW", True, "the mode's", "capability_set"),
-    )
+    text = f"make the {name} set exactly this ({what}); 'none' empties it"
+    more = {"repeatable": True, "completion": "capability_set"}
+    return _value(f"--cap-{name}", "CAP[,CAP...]", values.capability_set, text, "CHOWN,NET_RAW", **more)
 
 
-def _limit(
-    flags: tuple[str, ...], field: str, metavar: str, parse: Callable[[str], object], texts: tuple[str, str]
-) -> Option:
-    return Option(flags, field, LIMITS, metavar, parse, texts[0], texts[1])
+def _long(flags: tuple[str, ...]) -> str:
+    return next(flag for flag in flags if flag.startswith("--"))
 
 
-def _flag(flags: tuple[str, ...], field: str, group: str, what: str, default: str = "") -> Option:
-    return Option(flags, field, group, "", values.boolean, what, flags[-1], default=default)
-
-
-OPTIONS: tuple[Option, ...] = (
-    Option(
-        *(("--mode",), "mode", ROOT, "MODE", values.mode, _MODES),
-        *("--mode rootless", False, "normal for root, else rootless", "mode"),
-    ),
-    Option(
-        *(("--rootfs",), "rootfs", ROOT, "DIR", values.path),
-        *("use this directory as the root file system", "--rootfs /srv/alpine", False, "", "dir"),
-    ),
-    _flag(
-        ("--host",), "host_root", ROOT, "use the host's own programs, read-only: /usr, /bin, /lib* and little of /etc"
-    ),
-    Option(
-        *(("--cap-add",), "cap_add", PRIVILEGE, "CAP[,CAP…]", values.capability_list),
-        *("add capabilities to the mode's, or ALL", "--cap-add NET_ADMIN", True, "", "capability"),
-    ),
-    Option(
-        *(("--cap-drop",), "cap_drop", PRIVILEGE, "CAP[,CAP…]", values.capability_list),
-        *("take capabilities from the mode's, or ALL", "--cap-drop ALL", True, "", "capability"),
-    ),
-    _set("bounding", "what execve can ever give"),
-    _set("effective", "what the kernel checks"),
-    _set("permitted", "what may become effective"),
-    _set("inheritable", "what files may let through execve"),
-    _set("ambient", "what a program without file capabilities keeps"),
-    Option(
-        *(("--userns",), "userns", PRIVILEGE, "HOW", values.Choice("host", "auto", "keep-id", "nomap")),
-        "host: ids are the host's, root is root; auto: a subordinate range; keep-id: your id inside too;"
-        " nomap: yours is not mapped",
-        *("--userns keep-id", False, "the mode's", "choice"),
-    ),
-    Option(
-        *(("--uidmap",), "uidmap", PRIVILEGE, "CONTAINER:HOST:SIZE", values.extent),
-        *("map SIZE user ids from CONTAINER on to HOST on", "--uidmap 0:100000:65536", True),
-    ),
-    Option(
-        *(("--gidmap",), "gidmap", PRIVILEGE, "CONTAINER:HOST:SIZE", values.extent),
-        *("map SIZE group ids from CONTAINER on to HOST on", "--gidmap 0:100000:65536", True),
-    ),
-    Option(
-        *(("--security-opt",), "security", PRIVILEGE, "OPTION", values.security),
-        "seccomp=FILE, seccomp=unconfined, no-new-privileges or systempaths=unconfined (no masks on /proc and /sys)",
-        *("--security-opt no-new-privileges", True, "", "security"),
-    ),
-    Option(
-        *(("--network", "--net"), "network", NAMESPACES, "NETWORK", values.Choice("none", "host")),
-        *("none: a loopback interface only; host: the host's", "--network none", False, "the mode's", "choice"),
-    ),
-    Option(
-        *(("--pid",), "pid", NAMESPACES, "WHOSE", _SHARED, "processes: the host's or its own"),
-        *("--pid host", False, "the mode's", "choice"),
-    ),
-    Option(
-        *(("--ipc",), "ipc", NAMESPACES, "WHOSE", _SHARED, "System V and POSIX queues and shared memory"),
-        *("--ipc host", False, "the mode's", "choice"),
-    ),
-    Option(
-        *(("--uts",), "uts", NAMESPACES, "WHOSE", _SHARED, "host name"),
-        *("--uts host", False, "the mode's", "choice"),
-    ),
-    Option(
-        *(("--cgroupns",), "cgroupns", NAMESPACES, "WHOSE", _SHARED, "view of the control groups"),
-        *("--cgroupns private", False, "the mode's", "choice"),
-    ),
-    Option(
-        *(("-h", "--hostname"), "hostname", NAMESPACES, "NAME", values.hostname, "host name in the container"),
-        *("--hostname web",),
-    ),
-    Option(
-        *(("--domainname",), "domainname", NAMESPACES, "NAME", values.hostname, "NIS domain name in the container"),
-        *("--domainname example.org",),
-    ),
-    Option(
-        *(("-u", "--user"), "user", PROCESS, "USER[:GROUP]", values.user),
-        *("run as this user: ids, or names of the container's /etc/passwd", "--user 1000:1000", False, "0", "user"),
-    ),
-    Option(
-        *(("-w", "--workdir"), "workdir", PROCESS, "DIR", values.directory, "start in this directory"),
-        *("--workdir /srv", False, "/"),
-    ),
-    Option(
-        *(("-e", "--env"), "env", PROCESS, "NAME[=VALUE]", values.env),
-        *("set a variable; NAME alone takes the caller's", "--env TZ=UTC", True, "", "env"),
-    ),
-    Option(
-        *(("--env-file",), "env_file", PROCESS, "FILE", values.env_file),
-        *("set the variables of a file of NAME=VALUE lines", "--env-file app.env", True, "", "file"),
-    ),
-    _flag(("-i", "--interactive"), "interactive", PROCESS, "connect standard input"),
-    _flag(("-t", "--tty"), "tty", PROCESS, "give the program a terminal"),
-    Option(
-        *(("--ulimit",), "ulimits", PROCESS, "NAME=SOFT[:HARD]", values.ulimit),
-        *("set a resource limit, -1 is unlimited", "--ulimit nofile=1024:2048", True, "", "ulimit"),
-    ),
-    _flag(("--read-only",), "read_only", FILES, "make the root file system read-only"),
-    Option(
-        *(("-v", "--volume"), "volumes", FILES, "SOURCE:DESTINATION[:OPTIONS]", mount_values.volume),
-        "mount a path of the host; options are ro, rw, nosuid, nodev, noexec and a propagation such as rslave",
-        *("--volume /srv/data:/data:ro", True, "", "volume"),
-    ),
-    Option(
-        *(("--mount",), "mounts", FILES, "KEY=VALUE[,…]", mount_values.mount),
-        "type=bind,source=…,target=…[,readonly][,bind-propagation=…], or type=tmpfs,target=…[,tmpfs-size=…]",
-        *("--mount type=bind,source=/srv/data,target=/data,readonly", True, "", "mount"),
-    ),
-    Option(
-        *(("--tmpfs",), "tmpfs", FILES, "DESTINATION[:OPTIONS]", mount_values.tmpfs),
-        *("mount an empty file system in memory", "--tmpfs /run:size=1m,mode=755", True),
-    ),
-    Option(
-        *(("--shm-size",), "shm_size", FILES, "SIZE", values.memory, "size of /dev/shm"),
-        *("--shm-size 64m", False, "64m"),
-    ),
-    Option(
-        *(("--device",), "devices", FILES, "SOURCE[:DESTINATION][:rwm]", mount_values.device),
-        *("let the container use a device of the host", "--device /dev/fuse:/dev/fuse:rw", True, "", "file"),
-    ),
-    _limit(("-m", "--memory"), "memory", "SIZE", values.memory, ("memory", "--memory 64m")),
-    _limit(
-        *(("--memory-swap",), "memory_swap", "SIZE", values.memory_swap),
-        ("memory and swap together, -1 is no limit", "--memory-swap 128m"),
-    ),
-    _limit(("--cpus",), "cpus", "NUMBER", values.cpus, ("processor time, in processors", "--cpus 1.5")),
-    _limit(
-        *(("-c", "--cpu-shares"), "cpu_shares", "WEIGHT", values.cpu_shares),
-        ("weight when processors are short, 1024 is usual", "--cpu-shares 512"),
-    ),
-    _limit(
-        *(("--cpuset-cpus",), "cpuset_cpus", "LIST", values.cpus_list),
-        ("run on these processors", "--cpuset-cpus 0-1,3"),
-    ),
-    _limit(
-        *(("--pids-limit",), "pids_limit", "NUMBER", values.pids_limit),
-        ("processes and threads, -1 is no limit", "--pids-limit 100"),
-    ),
-    _limit(
-        *(("--timeout",), "timeout", "SECONDS", values.seconds),
-        ("kill the whole tree after this time; also 500ms, 10s, 5m", "--timeout 2.5"),
-    ),
-    _flag(("--best-effort",), "best_effort", LIMITS, "start even where a limit can't be enforced here"),
-    Option(
-        *(("--name",), "name", LIFE, "NAME", values.name, "name of the container"),
-        *("--name build-1", False, "a random one"),
-    ),
-    _flag(("--rm",), "remove", LIFE, "remove all that is left of the container when it ends"),
-    _flag(("--init",), "init", LIFE, "run an init that reaps processes and forwards signals", "the mode's"),
-    Option(
-        *(("--stop-signal",), "stop_signal", LIFE, "SIGNAL", values.signal, "signal that asks the program to end"),
-        *("--stop-signal QUIT", False, "TERM", "signal"),
-    ),
-    Option(
-        *(("-l", "--label"), "labels", LIFE, "KEY[=VALUE]", values.pair, "note something with the container"),
-        *("--label team=build", True),
-    ),
-    Option(
-        *(
-            ("--annotation",),
-            "annotations",
-            LIFE,
-            "KEY=VALUE",
-            values.annotation,
-            "add an annotation to the OCI config",
+#: (heading of the help, its options)
+GROUPS: tuple[tuple[str, tuple[Option, ...]], ...] = (
+    (
+        "What to run in",
+        (
+            _value(
+                "--mode",
+                "MODE",
+                values.mode,
+                "privileged, normal or rootless, or a mode file of your own",
+                "rootless",
+                default="normal for root, else rootless",
+                completion="mode",
+            ),
+            _value(
+                "--rootfs",
+                "DIR",
+                values.path,
+                "use this directory as the root file system",
+                "/srv/alpine",
+                completion="dir",
+            ),
+            _flag("--host", "use the host's own programs, read-only: /usr, /bin, /lib* and little of /etc"),
         ),
-        *("--annotation org.example.ticket=7", True),
     ),
-    _flag(("--json",), "json", OUTPUT, "report as JSON what was set up, what enforces each limit, and what was used"),
-    _flag(("--spec",), "spec", OUTPUT, "print the OCI configuration and start nothing"),
-    _flag(("--plan",), "plan", OUTPUT, "print the steps with their reasons and start nothing"),
+    (
+        "Privilege",
+        (
+            _value(
+                "--cap-add",
+                "CAP[,CAP...]",
+                values.capability_list,
+                "add capabilities to the mode's, or ALL",
+                "NET_ADMIN",
+                repeatable=True,
+                completion="capability",
+            ),
+            _value(
+                "--cap-drop",
+                "CAP[,CAP...]",
+                values.capability_list,
+                "take capabilities from the mode's, or ALL",
+                "ALL",
+                repeatable=True,
+                completion="capability",
+            ),
+            _set("bounding", "what execve can ever give"),
+            _set("effective", "what the kernel checks"),
+            _set("permitted", "what may become effective"),
+            _set("inheritable", "what files may let through execve"),
+            _set("ambient", "what a program without file capabilities keeps"),
+            _value(
+                "--userns",
+                "HOW",
+                values.Choice("host", "auto", "keep-id", "nomap"),
+                "host: ids are the host's; auto: a subordinate range; keep-id: your id inside too;"
+                " nomap: your id is not mapped",
+                "keep-id",
+            ),
+            _value(
+                "--uidmap",
+                "CONTAINER:HOST:SIZE",
+                values.extent,
+                "map SIZE user ids from CONTAINER on to HOST on",
+                "0:100000:65536",
+                repeatable=True,
+            ),
+            _value(
+                "--gidmap",
+                "CONTAINER:HOST:SIZE",
+                values.extent,
+                "map SIZE group ids from CONTAINER on to HOST on",
+                "0:100000:65536",
+                repeatable=True,
+            ),
+            _value(
+                "--security-opt",
+                "OPTION",
+                values.security,
+                "seccomp=FILE, seccomp=unconfined, no-new-privileges or systempaths=unconfined (no masks over /proc)",
+                "no-new-privileges",
+                repeatable=True,
+                completion="security",
+            ),
+        ),
+    ),
+    (
+        "Namespaces",
+        (
+            _value(
+                "--network --net",
+                "NETWORK",
+                values.Choice("none", "host"),
+                "none: a loopback interface only; host: the host's",
+                "none",
+            ),
+            _value("--pid", "WHOSE", _SHARED, "processes: the host's or its own", "host"),
+            _value("--ipc", "WHOSE", _SHARED, "System V and POSIX queues and shared memory", "host"),
+            _value("--uts", "WHOSE", _SHARED, "host name", "host"),
+            _value("--cgroupns", "WHOSE", _SHARED, "view of the control groups", "private"),
+            _value("-h --hostname", "NAME", values.hostname, "host name in the container", "web"),
+            _value("--domainname", "NAME", values.hostname, "NIS domain name in the container", "example.org"),
+        ),
+    ),
+    (
+        "Process",
+        (
+            _value(
+                "-u --user",
+                "USER[:GROUP]",
+                values.user,
+                "run as this user: ids, or names of the container's /etc/passwd",
+                "1000:1000",
+                default="0",
+                completion="user",
+            ),
+            _value("-w --workdir", "DIR", values.directory, "start in this directory", "/srv", default="/"),
+            _value(
+                "-e --env",
+                "NAME[=VALUE]",
+                values.env,
+                "set a variable; NAME alone takes the caller's",
+                "TZ=UTC",
+                repeatable=True,
+                completion="env",
+            ),
+            _value(
+                "--env-file",
+                "FILE",
+                values.env_file,
+                "set the variables of a file of NAME=VALUE lines",
+                "app.env",
+                repeatable=True,
+                completion="file",
+            ),
+            _flag("-i --interactive", "connect standard input"),
+            _flag("-t --tty", "give the program a terminal"),
+            _value(
+                "--ulimit",
+                "NAME=SOFT[:HARD]",
+                values.ulimit,
+                "set a resource limit, -1 is unlimited",
+                "nofile=1024:2048",
+                repeatable=True,
+                completion="ulimit",
+            ),
+        ),
+    ),
+    (
+        "Files and devices",
+        (
+            _flag("--read-only", "make the root file system read-only"),
+            _value(
+                "-v --volume",
+                "SOURCE:DESTINATION[:OPTIONS]",
+                mount_values.volume,
+                "mount a path of the host; options are ro, rw, nosuid, nodev, noexec and a propagation such as rslave",
+                "/srv/data:/data:ro",
+                repeatable=True,
+                completion="volume",
+            ),
+            _value(
+                "--mount",
+                "KEY=VALUE[,...]",
+                mount_values.mount,
+                "type=bind,source=...,target=... [,readonly] [,bind-propagation=...]"
+                " or type=tmpfs,target=... [,tmpfs-size=...]",
+                "type=bind,source=/srv/data,target=/data,readonly",
+                repeatable=True,
+                completion="mount",
+            ),
+            _value(
+                "--tmpfs",
+                "DESTINATION[:OPTIONS]",
+                mount_values.tmpfs,
+                "mount an empty file system in memory",
+                "/run:size=1m,mode=755",
+                repeatable=True,
+            ),
+            _value("--shm-size", "SIZE", values.memory, "size of /dev/shm", "64m", default="64m"),
+            _value(
+                "--device",
+                "SOURCE[:DESTINATION][:rwm]",
+                mount_values.device,
+                "let the container use a device of the host",
+                "/dev/fuse:/dev/fuse:rw",
+                repeatable=True,
+                completion="file",
+            ),
+        ),
+    ),
+    (
+        "Limits",
+        (
+            _value("-m --memory", "SIZE", values.memory, "memory", "64m"),
+            _value("--memory-swap", "SIZE", values.memory_swap, "memory and swap together, -1 is no limit", "128m"),
+            _value("--cpus", "NUMBER", values.cpus, "processor time, in processors", "1.5"),
+            _value(
+                "-c --cpu-shares", "WEIGHT", values.cpu_shares, "weight when processors are short, 1024 is usual", "512"
+            ),
+            _value("--cpuset-cpus", "LIST", values.cpus_list, "run on these processors", "0-1,3"),
+            _value("--pids-limit", "NUMBER", values.pids_limit, "processes and threads, -1 is no limit", "100"),
+            _value(
+                "--timeout",
+                "SECONDS",
+                values.seconds,
+                "kill the whole tree after this time; also 500ms, 10s, 5m",
+                "2.5",
+            ),
+            _flag("--best-effort", "start even where a limit can't be enforced here"),
+        ),
+    ),
+    (
+        "Life",
+        (
+            _value("--name", "NAME", values.name, "name of the container", "build-1", default="a random one"),
+            _flag("--rm", "remove all that is left of the container when it ends"),
+            _flag("--init", "run an init that reaps processes and forwards signals"),
+            _value(
+                "--stop-signal",
+                "SIGNAL",
+                values.signal,
+                "signal that asks the program to end",
+                "QUIT",
+                default="TERM",
+                completion="signal",
+            ),
+            _value(
+                "-l --label",
+                "KEY[=VALUE]",
+                values.pair,
+                "note something with the container",
+                "team=build",
+                repeatable=True,
+            ),
+            _value(
+                "--annotation",
+                "KEY=VALUE",
+                values.annotation,
+                "add an annotation to the OCI config",
+                "org.example.ticket=7",
+                repeatable=True,
+            ),
+        ),
+    ),
+    (
+        "Output",
+        (
+            _flag(
+                "--json", "report on standard error, as JSON: what was set up, what enforces each limit, what was used"
+            ),
+            _flag("--spec", "print the OCI configuration and start nothing"),
+            _flag("--plan", "print the steps with their reasons and start nothing"),
+        ),
+    ),
 )
+
+OPTIONS: tuple[Option, ...] = tuple([option for _, rows in GROUPS for option in rows])
 
 BY_FLAG: dict[str, Option] = {flag: option for option in OPTIONS for flag in option.flags}
 

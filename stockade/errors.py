@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TextIO
+
 
 class StockadeError(Exception):
     """A failure that is told to the user as `stockade: MESSAGE` and, on a second line, the remedy.
@@ -34,3 +41,40 @@ class ProgramNotFound(StockadeError):
     """There is no such program in the container (exit code 127)."""
 
     exit_code = 127
+
+
+def coloured(stream: TextIO) -> bool:
+    """Whether to colour what goes to `stream`: a terminal that can, and no NO_COLOR (https://no-color.org)."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and stream.isatty()
+
+
+def printable(text: str) -> str:
+    """Give `text` with everything escaped that could move the cursor, start a line or hide a part of it.
+
+    Names in messages come from command lines, files and other people's containers. Tabs and newlines are escaped too.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape", "surrogatepass").decode()
+        for character in text
+    )
+
+
+def describe(error: StockadeError, *, colour: bool = False) -> str:
+    """Give the lines that tell the user of an error, without the last newline."""
+    red, bold, plain = ("\033[1;31m", "\033[1m", "\033[0m") if colour else ("", "", "")
+    lines = [f"{red}stockade:{plain} {printable(error.message)}"]
+    lines += [f"  {bold}remedy:{plain} {printable(line)}" for line in error.hint.splitlines()]
+    return "\n".join(lines)
+
+
+def show(error: StockadeError) -> None:
+    """Print an error on standard error; one that is closed or full loses it."""
+    if sys.stderr is None:  # descriptor 2 was closed when Python started
+        return
+    try:
+        sys.stderr.write(describe(error, colour=coloured(sys.stderr)) + "\n")
+        sys.stderr.flush()
+    except OSError:
+        pass

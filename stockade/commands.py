@@ -1,0 +1,74 @@
+"""The command line as click sees it: a group whose commands are imported when they are called."""
+
+from __future__ import annotations
+
+import click
+
+from stockade import __version__
+from stockade.errors import StockadeError
+from stockade.help import Command, LazyGroup, refusal
+
+#: name → (where the command is, its line in the group's help)
+COMMANDS = {
+    "run": ("stockade.sandbox.cli:run", "Run a program in a container with exactly the privilege you name."),
+    "audit": ("stockade.audit.cli:audit", "Tell how a container could reach the host."),
+    "info": ("stockade.sandbox.info:info", "Tell what this host lets you do, and what to do about the rest."),
+    "gc": ("stockade.sandbox.cli:gc", "Remove what killed containers left."),
+    "completion": ("stockade.commands:completion", "Print the completion for a shell."),
+}
+
+EXAMPLES = (
+    ("stockade run --host ls /", "a program of the host, without the host's privilege"),
+    ("stockade run --rootfs /srv/alpine --memory 64m --timeout 10 -it sh", "a shell in a root file system of your own"),
+    ("stockade audit pid:1234", "how could that process reach the host?"),
+    ("stockade info", "what can be enforced here?"),
+)
+
+
+@click.group(
+    cls=LazyGroup,
+    lazy=COMMANDS,
+    examples=EXAMPLES,
+    invoke_without_command=True,
+    epilog="Every command has its own --help. Colour: only on a terminal, and never with NO_COLOR set.",
+)
+@click.version_option(__version__, message="stockade %(version)s")
+@click.pass_context
+def stockade(ctx: click.Context) -> None:
+    """Launch containers with exactly the privilege you name, and see what any container really has."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+        ctx.exit(2)
+
+
+SHELLS = ("bash", "zsh", "fish")
+
+_COMPLETION_EXAMPLES = (
+    ('eval "$(stockade completion bash)"', "in ~/.bashrc"),
+    ('eval "$(stockade completion zsh)"', "in ~/.zshrc, after compinit"),
+    ("stockade completion fish > ~/.config/fish/completions/stockade.fish", "for fish, once"),
+)
+
+
+@click.command(cls=Command, examples=_COMPLETION_EXAMPLES)
+@click.argument("shell", metavar="bash|zsh|fish", type=click.Choice(SHELLS))
+def completion(shell: str) -> None:
+    """Print the completion for a shell: options, values, files, capabilities, programs."""
+    from click.shell_completion import ShellComplete, get_completion_class
+
+    source = get_completion_class(shell)
+    if source is None:
+        raise StockadeError(f"click knows no completion for {shell}")
+    # BashComplete.source() would run bash to learn its version
+    click.echo(ShellComplete.source(source(stockade, {}, "stockade", "_STOCKADE_COMPLETE")))
+
+
+def dispatch(arguments: list[str]) -> int:
+    """Run the command that `arguments` ask for and give its exit code. Raises StockadeError."""
+    try:
+        code = stockade.main(arguments, prog_name="stockade", complete_var="_STOCKADE_COMPLETE", standalone_mode=False)
+    except click.Abort:  # click's word for KeyboardInterrupt
+        raise KeyboardInterrupt from None
+    except click.ClickException as error:
+        raise refusal(error, arguments[0] if arguments and arguments[0] in COMMANDS else "") from None
+    return code if isinstance(code, int) else 0
