@@ -132,7 +132,7 @@ def inputs(the_plan: Plan, streams: Sequence[int], cgroup: Cgroup | None) -> tup
                 assert cgroup.directory is not None
                 given.append(cgroup.directory)
             else:
-                opened.append(_tree(wanted.path) if wanted.kind == "tree" else os.open(wanted.path, os.O_RDONLY | os.O_CLOEXEC))
+                opened.append(_open(wanted.kind, wanted.path))
                 given.append(opened[-1])
     except OSError as error:
         close(opened)
@@ -142,13 +142,15 @@ def inputs(the_plan: Plan, streams: Sequence[int], cgroup: Cgroup | None) -> tup
     return given, opened
 
 
-def _tree(path: str) -> int:
-    """Give a detached copy of the mounts at a path: opened once, and never looked up by name again."""
+def _open(kind: str, path: str) -> int:
+    """Give a namespace file, or a detached copy of the mounts at a path: opened once, never looked up by name again."""
+    if kind == "namespace":
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     from stockade.sandbox.linux import calls_mount
 
     place = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
-        flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE
+        flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | (AT_RECURSIVE if kind == "tree" else 0)
         return calls_mount.open_tree(place, "", flags)
     finally:
         os.close(place)

@@ -42,7 +42,7 @@ class Input(Record):
     """A descriptor that the supervisor gives with the plan: `kind` says which, `path` of what.
 
     Kinds: stdin, stdout, stderr; procs (cgroup.procs of hierarchy `path`), cgroup (directory of the cgroup2 group),
-    tree (a detached copy of the mounts at `path`, open_tree(2)), namespace (a namespace file).
+    tree (a detached copy of the mounts at `path`, open_tree(2)), mount (of the one mount), namespace (a namespace file).
     """
 
     slot: Slot
@@ -139,7 +139,9 @@ def plan(spec: oci.Spec, options: Options) -> Plan:
     joined = tuple((slots.input("namespace", n.path), NAMESPACES[n.type]) for n in spec.linux.namespaces if n.path)
     trees = plan_mounts.tree_inputs(spec, slots, options)
     new = [n.type for n in spec.linux.namespaces if not n.path]
-    parent = tuple(_parent(spec, new, procs, cgroup, options))
+    parent = list(_parent(spec, new, procs, cgroup, options))
+    if spec.annotations.get(oci.ROOT_IDMAP) == "true" and spec.root.path in trees:
+        parent.append(s.Idmap(trees[spec.root.path]))
     child: list[Step] = [s.WaitMaps(), s.Stdio(*streams, controlling=False), s.CloseOthers()]
     if options.external_maps:
         child.append(s.WaitSupervisor())
@@ -147,7 +149,7 @@ def plan(spec: oci.Spec, options: Options) -> Plan:
     child += _before_root(spec, new, options)
     child += plan_mounts.root(spec, slots, trees, options)
     child += _after_root(spec, slots, options)
-    return Plan(parent, tuple(child), tuple(slots.inputs), plan_identity.expected(spec, new, options), options.external_maps)
+    return Plan(tuple(parent), tuple(child), tuple(slots.inputs), plan_identity.expected(spec, new, options), options.external_maps)
 
 
 def _parent(

@@ -39,12 +39,13 @@ DEFAULT_LINKS = (
 
 #: option of fstab → bits of mount_setattr(2) set and cleared; "ro" of a bind means the whole tree
 ATTRIBUTES = {
-    "ro": (RDONLY, 0), "rro": (RDONLY, 0), "rw": (0, RDONLY), "rrw": (0, RDONLY),
-    "nosuid": (NOSUID, 0), "rnosuid": (NOSUID, 0), "suid": (0, NOSUID), "nodev": (NODEV, 0), "rnodev": (NODEV, 0),
-    "dev": (0, NODEV), "noexec": (NOEXEC, 0), "rnoexec": (NOEXEC, 0), "exec": (0, NOEXEC),
-    "noatime": (0x10, 0), "relatime": (0, 0), "strictatime": (0x20, 0), "nodiratime": (0x80, 0), "diratime": (0, 0x80),
+    "ro": (RDONLY, 0), "rw": (0, RDONLY), "nosuid": (NOSUID, 0), "suid": (0, NOSUID), "nodev": (NODEV, 0),
+    "dev": (0, NODEV), "noexec": (NOEXEC, 0), "exec": (0, NOEXEC), "noatime": (0x10, 0), "atime": (0, 0x10),
+    "relatime": (0, 0), "strictatime": (0x20, 0), "nodiratime": (0x80, 0), "diratime": (0, 0x80),
     "nosymfollow": (0x200000, 0), "symfollow": (0, 0x200000), "defaults": (0, 0),
 }  # fmt: skip
+#: the recursive forms mean the same here: what is set on a bind is set on all of it
+ATTRIBUTES |= {f"r{name}": bits for name, bits in ATTRIBUTES.items()}
 PROPAGATION = {
     "private": (MS_PRIVATE, False), "rprivate": (MS_PRIVATE, True), "slave": (MS_SLAVE, False),
     "rslave": (MS_SLAVE, True), "shared": (MS_SHARED, False), "rshared": (MS_SHARED, True),
@@ -90,13 +91,21 @@ def tree_inputs(spec: oci.Spec, slots: Slots, options: Options) -> dict[str, Slo
     namespace = spec.linux.namespace("user")
     if not options.privileged or namespace is None:
         return {}
-    sources = [] if spec.annotations.get(oci.ROOT_TMPFS) == "tmpfs" else [spec.root.path]
-    sources += [m.source for m in spec.mounts if is_bind(m) and not m.source.startswith(PUBLIC)]
-    return {source: slots.input("tree", source) for source in dict.fromkeys(sources)}
+    trees = {}
+    if spec.annotations.get(oci.ROOT_TMPFS) != "tmpfs":
+        trees[spec.root.path] = slots.input("tree", spec.root.path)
+    for mount in spec.mounts:
+        if is_bind(mount) and mount.source not in PUBLIC and not mount.source.startswith("/dev/"):
+            # One copy for each mount, by its destination: a detached tree can be attached once.
+            trees[mount.destination] = slots.input("mount" if "bind" in mount.options else "tree", mount.source)
+    return trees
 
 
-#: directories that every user of the host may search
-PUBLIC = ("/usr/", "/bin/", "/sbin/", "/lib", "/etc/", "/dev/", "/sys/", "/proc/")
+#: what the modes bind, and every user of the host may open
+PUBLIC = frozenset(
+    "/usr /bin /sbin /lib /lib32 /lib64 /libx32 /sys /proc /etc/alternatives /etc/ssl /etc/pki /etc/ca-certificates"
+    " /etc/crypto-policies /etc/ld.so.cache /etc/ld.so.conf /etc/ld.so.conf.d".split()
+)
 
 
 def root(spec: oci.Spec, slots: Slots, trees: dict[str, Slot], options: Options) -> Iterator[Step]:
@@ -133,9 +142,15 @@ def _top(spec: oci.Spec, slots: Slots, top: Slot, trees: dict[str, Slot]) -> Ite
     if spec.annotations.get(oci.ROOT_TMPFS) == "tmpfs":
         size = spec.annotations.get(oci.ROOT_SIZE, "")
         yield s.Filesystem(top, "tmpfs", NODEV, (("mode", "0755"), *((("size", size),) if size else ())))
+        for directory in spec.annotations.get(oci.ROOT_DIRECTORIES, "").split():
+            name, mode, uid, gid = directory.rsplit(":", 3)
+            yield s.MakeNode(top, name, S_IFDIR | int(mode, 8), 0, 0, int(uid), int(gid))
         for link in spec.annotations.get(oci.ROOT_LINKS, "").split():
             name, _, target = link.partition("=")
             yield s.MakeLink(top, name, target)
+        for key, content in spec.annotations.items():
+            if key.startswith(oci.ROOT_FILE):
+                yield s.WriteFile(top, key.removeprefix(oci.ROOT_FILE), 0o644, content.encode())
         return
     if spec.root.path not in trees:
         source = slots.new("rootfs")
@@ -152,10 +167,12 @@ def _mount(
     mount: oci.Mount, slots: Slots, top: Slot, trees: dict[str, Slot], known: dict[str, Slot], options: Options
 ) -> Iterator[Step]:
     flags = Flags(mount.options)
-    tree = trees.get(mount.source) if is_bind(mount) else None
+    tree = trees.get(mount.destination) if is_bind(mount) else None
     target = slots.new(f"{mount.destination} in root")
     if is_bind(mount):
-        yield from _bind(mount, flags, slots, tree := tree or slots.new(mount.source))
+        copied = tree is not None
+        tree = tree or slots.new(mount.source)
+        yield from _bind(mount, flags, slots, tree, copied=copied)
     elif mount.type == "cgroup":
         yield from _cgroup(mount, flags, slots, top, options)
         return
@@ -170,13 +187,13 @@ def _mount(
     known[mount.destination] = tree
 
 
-def _bind(mount: oci.Mount, flags: Flags, slots: Slots, tree: Slot) -> Iterator[Step]:
+def _bind(mount: oci.Mount, flags: Flags, slots: Slots, tree: Slot, *, copied: bool) -> Iterator[Step]:
     if flags.data:
         raise StockadeError(
             f"mount {mount.destination}: a bind mount has no option {flags.data[0][0]}",
             hint=f"options: {' '.join(ATTRIBUTES)} {' '.join(PROPAGATION)}",
         )
-    if tree.name == mount.source:  # not copied for us by the supervisor
+    if not copied:  # by the supervisor
         source = slots.new(f"host {mount.source}")
         yield s.Open(source, mount.source, O_PATH)
         yield s.CloneTree(tree, source, flags.recursive)

@@ -679,6 +679,16 @@ class Loopback(Step):
         return "bring the loopback interface up"
 
 
+class Idmap(Step):
+    """mount_setattr(2) with MOUNT_ATTR_IDMAP and the new process's user namespace (Linux 5.12)."""
+
+    why = "the files on disk belong to ids that the container doesn't have: their 0 becomes its 0"
+    tree: Slot
+
+    def __str__(self) -> str:
+        return f"shift the ids of {self.tree} by the container's map"
+
+
 #: in the order of launcher.c's OPS
 OPERATIONS: tuple[type[Step], ...] = (
     Clone, Place, WriteMaps, WaitMaps, WaitSupervisor, CloseOthers, DeathSignal, SetIds,
@@ -686,7 +696,7 @@ OPERATIONS: tuple[type[Step], ...] = (
     Ensure, EnsureLike, RefuseLink, MakeNode, BindNode, MakeLink, Mask, ReadOnly, WriteFile, Pivot,
     Session, Keyring, Rlimit, Hostname, Domainname, Sysctl, OomScore, Umask, Bounding,
     Securebits, Capabilities, Ambient, NoNewPrivs, Dumpable, Terminal, Stdio, OwnStdio, Seccomp,
-    WorkingDirectory, Ready, Init, Execute, Loopback,
+    WorkingDirectory, Ready, Init, Execute, Loopback, Idmap,
 )  # fmt: skip
 for _number, _operation in enumerate(OPERATIONS):
     _operation.op = _number

@@ -58,7 +58,7 @@
     X(ENSURE) X(ENSURE_LIKE) X(REFUSE_LINK) X(MAKE_NODE) X(BIND_NODE) X(MAKE_LINK) X(MASK) X(READ_ONLY) X(WRITE_FILE) X(PIVOT)           \
     X(SESSION) X(KEYRING) X(RLIMIT) X(HOSTNAME) X(DOMAINNAME) X(SYSCTL) X(OOM_SCORE) X(UMASK) X(BOUNDING)               \
     X(SECUREBITS) X(CAPABILITIES) X(AMBIENT) X(NO_NEW_PRIVS) X(DUMPABLE) X(TERMINAL) X(STDIO) X(OWN_STDIO) X(SECCOMP)   \
-    X(WORKING_DIRECTORY) X(READY) X(INIT) X(EXECUTE) X(LOOPBACK)
+    X(WORKING_DIRECTORY) X(READY) X(INIT) X(EXECUTE) X(LOOPBACK) X(IDMAP)
 
 enum op {
 #define X(name) OP_##name,
@@ -853,16 +853,22 @@ static _Noreturn void walk(const uint8_t *from, const uint8_t *to) {
 
 /* ---- the launcher's own part ---------------------------------------------------------------------------------------- */
 
-static int write_proc(pid_t pid, const char *name, const char *value) {
-    char path[64] = "/proc/", digits[12];
+static void proc_path(char path[64], pid_t pid, const char *name) {
+    char digits[12];
     int n = 0;
     size_t at = 6;
+    memcpy(path, "/proc/", at);
     for (pid_t p = pid; p; p /= 10)
         digits[n++] = (char)('0' + p % 10);
     while (n)
         path[at++] = digits[--n];
     path[at++] = '/';
-    strcpy(path + at, name);
+    strcpy(path + at, name); /* names are ours, the longest is 9 bytes */
+}
+
+static int write_proc(pid_t pid, const char *name, const char *value) {
+    char path[64];
+    proc_path(path, pid, name);
     int fd = open(path, O_WRONLY | O_CLOEXEC);
     if (fd < 0)
         return -1;
@@ -888,6 +894,19 @@ static int place(int fd, pid_t pid) {
     for (pid_t p = pid; p; p /= 10)
         digits[--n] = (char)('0' + p % 10);
     return write(fd, digits + n, sizeof digits - (size_t)n) < 0 ? -1 : 0;
+}
+
+/* Shift the ids of a detached tree by the map of the child's user namespace. The child has the same open file of it. */
+static int idmap(int tree, pid_t pid) {
+    char path[64];
+    proc_path(path, pid, "ns/user");
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    struct mount_attr a = {.attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (uint64_t)fd};
+    int result = (int)syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH | AT_RECURSIVE, &a, sizeof a), error = errno;
+    close(fd);
+    return errno = error, result;
 }
 
 struct launched {
@@ -920,6 +939,8 @@ static int parent_step(uint32_t op, struct launched *l, const uint8_t *child_fro
             return -1;
         return write_proc(l->pid, "uid_map", uids) < 0 || write_proc(l->pid, "gid_map", gids) < 0 ? -1 : 0;
     }
+    if (op == OP_IDMAP)
+        return idmap(descriptor(), l->pid);
     return errno = EBADMSG, -1;
 }
 
