@@ -28,16 +28,26 @@ OCI_VERSION = "1.2.0"
 ROOT_TMPFS = "org.stockade.root"  # "tmpfs": the root is a fresh tmpfs and `root.path` is "" (run --host)
 ROOT_SIZE = "org.stockade.root.size"  # bytes that this tmpfs may hold
 ROOT_LINKS = "org.stockade.root.links"  # "bin=usr/bin lib=usr/lib": symbolic links to make in this tmpfs
-HOST_FILES = "org.stockade.root.files"  # "true": put the minimal /etc/passwd, group, hosts, hostname into this tmpfs
+ROOT_DIRECTORIES = (
+    "org.stockade.root.directories"  # "tmp:1777:0:0 …": PATH:OCTAL MODE:UID:GID, ids inside, parents first
+)
+ROOT_FILE = (
+    "org.stockade.root.file."  # prefix: "….file.etc/passwd" holds the content of a file in this tmpfs, mode 0644
+)
+ROOT_IDMAP = (
+    "org.stockade.root.idmap"  # "true": mount the rootfs with the container's own id map, so that 0 on disk is 0
+)
 INIT = "org.stockade.init"  # "true": an init of ours is PID 1, reaps and forwards signals
 STOP_SIGNAL = "org.stockade.stop-signal"  # number of the signal that asks the container to stop
 TIMEOUT = "org.stockade.timeout"  # seconds (decimal) after which the whole tree is killed
 MODE = "org.stockade.mode"  # name of the mode, or the path of its file
-SECCOMP = "org.stockade.seccomp"  # "default", "unconfined" or an absolute path, where linux.seccomp is not filled in yet
+SECCOMP = (
+    "org.stockade.seccomp"  # "default", "unconfined" or an absolute path, where linux.seccomp is not filled in yet
+)
 SECUREBITS = "org.stockade.securebits"  # number for PR_SET_SECUREBITS
-USER = "org.stockade.user"  # user[:group] with a name in it, to be looked up in the rootfs's /etc/passwd and /etc/group
 KEEP_STDIN = "org.stockade.keep-stdin"  # "true": the container reads our stdin; else /dev/null
 SETGROUPS = "org.stockade.setgroups"  # "deny": write it before gid_map, user_namespaces(7)
+LABEL = "org.stockade.label."  # prefix of a label that the user gave
 BEST_EFFORT = "org.stockade.best-effort"  # "true": limits that can't be enforced are reported instead of refused
 
 
