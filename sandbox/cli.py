@@ -143,7 +143,7 @@ def _parameters() -> Iterable[click.Parameter]:
                 [option.name, *option.flags],
                 type=Value(option),
                 metavar=option.metavar,
-                multiple=option.repeatable,
+                multiple=True,  # of others the last one counts, but click would not read those before it
                 default=None,
                 help=option.help,
             )
@@ -153,7 +153,13 @@ def _parameters() -> Iterable[click.Parameter]:
 def _run(argv: tuple[str, ...], **given: Any) -> int:
     from stockade.sandbox import lifecycle
 
-    asked = {name: value for name, value in given.items() if value is not None and value != ()}
+    asked: dict[str, Any] = {}
+    for option in options.OPTIONS:
+        value = given[option.name]
+        if option.is_flag and value is not None:
+            asked[option.name] = value
+        elif not option.is_flag and value:
+            asked[option.name] = list(value) if option.repeatable else value[-1]
     return lifecycle.run(arguments.assemble(asked, argv))
 
 

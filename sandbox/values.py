@@ -249,6 +249,8 @@ def _lines(filename: str) -> list[str]:
             raw = file.read((1 << 20) + 1)
     except OSError as error:
         raise UsageError(error.strerror or str(error)) from None
+    except ValueError as error:
+        raise UsageError(str(error)) from None  # a NUL in the path
     if len(raw) > 1 << 20:
         raise UsageError("the file is larger than a megabyte")
     try:
