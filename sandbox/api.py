@@ -114,7 +114,8 @@ class Sandbox:
         self.process = process
         self._encoded: launch.Encoded | None = None
         self._owner = self.prepared.user_outside
-        self._chown = self._owner != os.geteuid() and self.prepared.host.holds("CAP_CHOWN")
+        self._inside = self.prepared.pipes_inside
+        self._chown = self._owner != os.geteuid() and not self._inside
 
     def run(
         self,
@@ -138,6 +139,9 @@ class Sandbox:
             streams, collected = self._streams(stack, input.encode() if isinstance(input, str) else input)
             child = self._launch(streams, cgroup, argv, env)
             stack.callback(os.close, child.pidfd)
+            for _, reader in sorted(child.streams.items()):
+                collected[reader] = bytearray()
+                stack.callback(os.close, reader)
             for descriptor in streams:
                 os.close(descriptor)
             streams.clear()
@@ -176,6 +180,9 @@ class Sandbox:
             os.lseek(streams[0], 0, os.SEEK_SET)
         collected: dict[int, bytearray] = {}
         for _ in range(2):
+            if self._inside:
+                streams.append(os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC))
+                continue
             reader, writer = os.pipe2(os.O_CLOEXEC)
             streams.append(writer)
             collected[reader] = bytearray()
@@ -194,7 +201,7 @@ class Sandbox:
         last = execute(self.process.replace(args=tuple(argv), env=variables))
         encoded = self._encoded
         if encoded is None:
-            own = 6 if self._owner != os.geteuid() and not self._chown else 0
+            own = 6 if self._inside else 0
             whole = plan(self.prepared.spec, container.options(self.prepared, cgroup, own))
             encoded = self._encoded = launch.encode(whole.replace(child=whole.child[:-1]))
         the_plan = encoded.plan.replace(child=(*encoded.plan.child, last))

@@ -47,6 +47,11 @@ class Prepared(Record):
         return self.spec.linux.namespace("pid") is not None
 
     @property
+    def pipes_inside(self) -> bool:
+        """Tell whether the container must make its own pipes: its user is another, to whom we may not give ours."""
+        return self.user_outside != self.host.uid and not self.host.holds("CAP_CHOWN")
+
+    @property
     def user_outside(self) -> int:
         """Give the program's uid as we see it."""
         assert self.spec.process is not None
@@ -190,17 +195,16 @@ def start(
 ) -> Container:
     """Launch. The wiring's container ends are closed here; the control group is the caller's, also on failure."""
     spec, host = prepared.spec, prepared.host
-    own = wiring.pipes
-    if own and host.holds("CAP_CHOWN") and spec.process is not None and not spec.process.terminal:
+    if not wiring.inside and prepared.user_outside != host.uid:
         for number, descriptor in enumerate(wiring.given):
-            if own >> number & 1:
+            if wiring.pipes >> number & 1:
                 os.fchown(descriptor, prepared.user_outside, -1)
-        own = 0
-    the_plan = plan(spec, options(prepared, cgroup, own))
+    the_plan = plan(spec, options(prepared, cgroup, wiring.pipes if wiring.inside else 0))
     given, opened = inputs(the_plan, wiring.given, cgroup)
     try:
         child = launch.launch(launcher(), launch.encode(the_plan), given)
     finally:
         close(opened)
         wiring.started()
+    wiring.received(child.streams)
     return Container(prepared, child, cgroup)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from stockade.sandbox.plan import Plan
     from stockade.sandbox.steps import Step
 
-CLONED, PREPARED, FAILED, TERMINAL_MASTER = 1, 2, 3, 4
+CLONED, PREPARED, FAILED, TERMINAL_MASTER, STREAM = 1, 2, 3, 4, 5
 PACKET_LIMIT = 190_000
 MFD_CLOEXEC, MFD_ALLOW_SEALING, MFD_EXEC = 1, 2, 0x10
 F_ADD_SEALS, ALL_SEALS = 1033, 0xF
@@ -39,11 +39,15 @@ LAUNCHER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "native", "l
 
 
 class Child(Record):
-    """A process that runs: its pid, a pidfd and, where it has a terminal, the master of that. The descriptors are the caller's."""
+    """A process that runs: its pid and a pidfd; where it has a terminal, the master of that.
+
+    `streams` are our ends of pipes that it made for itself, by the number of the stream. The descriptors are the caller's.
+    """
 
     pid: int
     pidfd: int
     terminal: int = -1
+    streams: dict[int, int] = {}
 
 
 class Encoded(Record):
@@ -176,6 +180,7 @@ class _Conversation:
         self.plan = plan
         self.pid = self.pidfd = self.terminal = -1
         self.compared = False
+        self.streams: dict[int, int] = {}
 
     def until_it_runs(self) -> Child:
         try:
@@ -190,7 +195,7 @@ class _Conversation:
         except BaseException:
             self._end()
             raise
-        return Child(self.pid, self.pidfd, self.terminal)
+        return Child(self.pid, self.pidfd, self.terminal, self.streams)
 
     def _next(self) -> bool:
         data, ancillary, _, _ = self.socket.recvmsg(_answer.size, 64, _socket.MSG_CMSG_CLOEXEC)
@@ -207,6 +212,8 @@ class _Conversation:
                 self.socket.send(b"g")
         elif kind == TERMINAL_MASTER:
             self.terminal = received
+        elif kind == STREAM:
+            self.streams[value] = received
         elif kind == PREPARED:
             verify.before(self.pid, self.plan.expected)
             self.compared = True
@@ -218,8 +225,9 @@ class _Conversation:
         return True
 
     def _end(self) -> None:
-        if self.terminal >= 0:
-            os.close(self.terminal)
+        for descriptor in (self.terminal, *self.streams.values()):
+            if descriptor >= 0:
+                os.close(descriptor)
         if self.pidfd >= 0:
             kill(self.pidfd)
             os.waitid(P_PIDFD, self.pidfd, os.WEXITED)
@@ -244,7 +252,7 @@ def write_maps(pid: int, plan: Plan) -> None:
     expected = plan.expected
     for tool, name, mappings in ((host.newuidmap, "newuidmap", expected.uid_map), (host.newgidmap, "newgidmap", expected.gid_map)):
         if not tool:
-            raise StockadeError(f"{name} is not installed", hint="install the package uidmap, or use --userns nomap")
+            raise StockadeError(f"{name} is not installed", hint="install the package uidmap; without subordinate ids --userns auto maps the caller alone")
         argv = [name, str(pid)]
         for extent in mappings:
             argv += map(str, extent)
@@ -252,7 +260,7 @@ def write_maps(pid: int, plan: Plan) -> None:
         if code:
             raise StockadeError(
                 f"write the {name[3:6]} map: {name} failed: {said or f'exit code {code}'}",
-                hint="give this user a range in /etc/subuid and /etc/subgid (usermod --add-subuids), or use --userns nomap",
+                hint="the ranges in /etc/subuid and /etc/subgid must be this user's; without any, --userns auto maps the caller alone",
             )
 
 

@@ -58,7 +58,12 @@ def _run(
     launcher = launch.Launcher()
     try:
         with supervise.Signals() as signals:
-            wiring.connect(uid=prepared.user_outside, stdin=request.interactive, terminal=request.tty)
+            wiring.connect(
+                uid=prepared.user_outside,
+                stdin=request.interactive,
+                terminal=request.tty,
+                inside=prepared.pipes_inside,
+            )
             running = container.start(prepared, wiring, cgroup, lambda: launcher)
             try:
                 _record(entry, running)

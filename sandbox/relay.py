@@ -133,10 +133,15 @@ class Wiring:
         self.given: list[int] = []
         self.streams: list[Stream] = []
         self.pipes = 0  # bits of the streams that are pipes of ours
+        self.inside = False
         self._close: list[int] = []
 
-    def connect(self, *, uid: int, stdin: bool, terminal: bool) -> None:
-        """Decide for each of our own 0, 1 and 2. `uid` is the program's, seen from here."""
+    def connect(self, *, uid: int, stdin: bool, terminal: bool, inside: bool) -> None:
+        """Decide for each of our own 0, 1 and 2. `uid` is the program's, seen from here.
+
+        `inside`: the container makes the pipes, because we may not give ours to `uid`; `received` takes their other ends.
+        """
+        self.inside = inside
         if terminal:
             null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
             self.given = [null] * 3
@@ -154,9 +159,11 @@ class Wiring:
     def _input(self, uid: int) -> int:
         if fits(0, uid, writing=False):
             return 0
+        self.pipes |= 1
+        if self.inside:
+            return self._null(os.O_RDONLY)
         reader, writer = os.pipe2(os.O_CLOEXEC)
         self._close.append(reader)
-        self.pipes |= 1
         self.streams.append(Stream(0, writer, close_source=False, close_target=True))
         return reader
 
@@ -165,12 +172,23 @@ class Wiring:
             return number
         if not _is_open(number):
             return self._null(os.O_WRONLY)
+        self.pipes |= 1 << number
+        if self.inside:
+            return self._null(os.O_WRONLY)
         reader, writer = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(reader, False)
         self._close.append(writer)
-        self.pipes |= 1 << number
         self.streams.append(Stream(reader, number, close_source=True, close_target=False))
         return writer
+
+    def received(self, ends: dict[int, int]) -> None:
+        """Copy from and to the pipes that the container made: stream number → our end."""
+        for number, end in ends.items():
+            if number == 0:
+                self.streams.append(Stream(0, end, close_source=False, close_target=True))
+            else:
+                os.set_blocking(end, False)
+                self.streams.append(Stream(end, number, close_source=True, close_target=False))
 
     def started(self) -> None:
         """Close our copies of what the container has now."""

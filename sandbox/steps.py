@@ -596,7 +596,7 @@ class Stdio(Step):
 
 
 class OwnStdio(Step):
-    """fchown(2) of pipes that are ours."""
+    """Make pipes for standard streams and send their other ends to the supervisor."""
 
     why = "so that the program can open /dev/stdout by name, whoever it runs as"
     uid: int
@@ -604,7 +604,7 @@ class OwnStdio(Step):
 
     def __str__(self) -> str:
         names = [name for bit, name in enumerate(("stdin", "stdout", "stderr")) if self.which >> bit & 1]
-        return f"give the pipes of {', '.join(names)} to uid {self.uid}"
+        return f"make pipes for {', '.join(names)} that belong to uid {self.uid}"
 
 
 class Seccomp(Step):

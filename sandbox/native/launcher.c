@@ -67,7 +67,7 @@ enum op {
     OP_COUNT
 };
 
-enum message { CLONED = 1, PREPARED, FAILED, TERMINAL_MASTER };
+enum message { CLONED = 1, PREPARED, FAILED, TERMINAL_MASTER, STREAM };
 
 enum { SLOTS = 512, MAX_PACKET = 196608, MAX_CHILDREN = 16384, MAX_TRIES = 64 };
 
@@ -648,13 +648,23 @@ static void step_stdio(void) {
         check(ioctl(0, TIOCSCTTY, 0));
 }
 
-/* So that opening /dev/stdout or /proc/self/fd/1 works for the program's user: pipes of our own, never the caller's files. */
+/* Pipes made by the container's own root, so that they can belong to any id it has; the other ends go to the supervisor.
+ * Then opening /dev/stdout or /proc/self/fd/1 by name works for the program's user, whoever that is. */
 static void step_own_stdio(void) {
     uid_t uid = (uid_t)number();
     uint64_t which = number();
-    for (int i = 0; i < 3; i++)
-        if (which >> i & 1)
-            check(fchown(i, uid, (gid_t)-1));
+    for (int i = 0; i < 3; i++) {
+        int ends[2];
+        if (!(which >> i & 1))
+            continue;
+        check(pipe2(ends, O_CLOEXEC));
+        int mine = i == 0 ? 0 : 1;
+        check(fchown(ends[mine], uid, (gid_t)-1));
+        check(dup3(ends[mine], i, 0));
+        check(answer(sync_fd, (struct answer){STREAM, step_number, 0, (uint32_t)i}, ends[!mine]));
+        close(ends[0]);
+        close(ends[1]);
+    }
 }
 
 static void step_seccomp(void) {
