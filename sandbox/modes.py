@@ -137,7 +137,8 @@ def _limits(content: dict[str, Any]) -> Limits:
         name, _, values = text.partition("=")
         soft, _, hard = values.partition(":")
         ulimits.append((name, int(soft), int(hard or soft)))
-    return Limits(**(content | {"ulimits": tuple(ulimits)}))
+    found: dict[str, Any] = content | {"ulimits": tuple(ulimits)}
+    return Limits(**found)
 
 
 def _seccomp(value: str, where: str) -> str:

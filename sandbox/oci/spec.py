@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import TypeAlias
 
-    uint16: TypeAlias = int
-    uint32: TypeAlias = int
-    uint64: TypeAlias = int
-    int32: TypeAlias = int
-    int64: TypeAlias = int
+    uint16: TypeAlias = int  # noqa: PYI042 - Go's names
+    uint32: TypeAlias = int  # noqa: PYI042
+    uint64: TypeAlias = int  # noqa: PYI042
+    int32: TypeAlias = int  # noqa: PYI042
+    int64: TypeAlias = int  # noqa: PYI042
 
 OCI_VERSION = "1.2.0"
 

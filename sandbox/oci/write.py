@@ -22,7 +22,7 @@ KEYS = {
 }
 
 # Keys that stay although their value is the default, because readers of Go's encoding expect them.
-ALWAYS = frozenset({"user", "uid", "gid", "ociVersion"})
+ALWAYS = frozenset({"user", "uid", "gid", "ociVersion", "pid"})
 
 
 def key(field: str) -> str:
