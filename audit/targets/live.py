@@ -1,0 +1,122 @@
+"""From the arguments of `stockade audit` to targets."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from stockade.audit import facts
+from stockade.audit.facts import Target
+from stockade.audit.targets import host as hosts
+from stockade.audit.targets import own, snapshot
+from stockade.audit.targets.discovery import Finder, Group, own_pid
+from stockade.audit.targets.process import Cache, Options, collect
+from stockade.errors import UsageError
+from stockade.sandbox.linux import cgroups
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """The targets, and what the reader has to be told of those that are not among them, a line each."""
+
+    targets: tuple[Target, ...]
+    notes: tuple[str, ...]
+
+
+def audit_targets(
+    arguments: Sequence[str], options: Options | None = None, progress: Progress | None = None
+) -> Collected:
+    """Collect "pid:N", "container:NAME", "self" and "all", by default all.
+
+    `progress` is called with how many of how many are done. Raises UsageError for an argument that is none of these,
+    StockadeError for a process or container that doesn't exist.
+    """
+    host = hosts.probe()
+    finder = Finder(host, snapshot.take(), own.states())
+    notes = [host.outside_reason] if host.outside_reason else []
+    groups: dict[str, Group] = {}
+    for argument in arguments or ("all",):
+        for group in _groups(argument, finder, notes):
+            groups.setdefault(group.id, group)
+    cache = Cache(host_cgroups=_host_cgroups(finder))
+    targets: list[Target] = []
+    for number, group in enumerate(groups.values()):
+        if progress:
+            progress(number, len(groups))
+        target = collect(group, host, cache, options or Options())
+        if target is None:
+            notes.append(f"{group.name} ended while it was looked at")
+        else:
+            targets.append(target)
+    return Collected(tuple(related(targets)), tuple(notes))
+
+
+def _groups(argument: str, finder: Finder, notes: list[str]) -> Iterable[Group]:
+    kind, colon, name = argument.partition(":")
+    if argument == "all":
+        closed = len(finder.snapshot.closed)
+        if closed:
+            notes.append(f"{closed} processes of other users could not be looked at; run the audit as root for all of them")
+        return finder.containers()
+    if argument == "self":
+        return (finder.process(own_pid()),)
+    if kind == "pid" and name.isascii() and name.isdigit() and int(name) > 0:
+        return (finder.process(int(name)),)
+    if kind == "container" and colon and name:
+        return (finder.container(name),)
+    raise UsageError(f"{argument!r} is no target", hint="a target is pid:N, container:NAME, self or all")
+
+
+def _host_cgroups(finder: Finder) -> frozenset[tuple[str, str]]:
+    """Give controller and path of every cgroup in which a process of the host lives, the auditor's own apart."""
+    inside = {entry.pid for group in finder.containers() for entry in group.entries}
+    texts = {entry.cgroup for entry in finder.snapshot.entries.values() if entry.pid not in inside}
+    return frozenset(item for text in texts for item in cgroups.parse_membership(text).items())
+
+
+def related(targets: Sequence[Target]) -> Iterable[Target]:
+    """Add what only shows when targets are compared: shared namespaces, host ids that two owners' maps share."""
+    users: dict[tuple[str, int], list[str]] = {}
+    for target in targets:
+        for space in target.all(facts.Namespace):
+            if space.inode is not None and not space.host:
+                users.setdefault((space.kind, space.inode), []).append(target.id)
+    overlaps = _overlaps(targets)
+    for target in targets:
+        changed = [_shared(fact, users, target.id) for fact in target.facts]
+        complete = target.complete | {facts.SharedIds} if len(targets) > 1 else target.complete
+        yield replace(target, facts=(*changed, *overlaps.get(target.id, ())), complete=complete)
+
+
+def _shared(fact: facts.Fact, users: dict[tuple[str, int], list[str]], identity: str) -> facts.Fact:
+    if not isinstance(fact, facts.Namespace) or fact.inode is None:
+        return fact
+    others = tuple([other for other in users.get((fact.kind, fact.inode), ()) if other != identity])
+    return replace(fact, shared_with=others) if others else fact
+
+
+def _overlaps(targets: Sequence[Target]) -> dict[str, list[facts.SharedIds]]:
+    """Sweep over all maps in the order of their host ids; only neighbours that touch are compared."""
+    rows = []
+    for target in targets:
+        space = target.one(facts.UserNamespace)
+        if space and not space.initial and space.owner_uid is not None:
+            rows += [(m.host, m.host + m.size, space.owner_uid, target.id, m, space.where) for m in space.uid_map or ()]
+    rows.sort(key=lambda row: row[:4])
+    found: dict[str, dict[str, facts.SharedIds]] = {}
+    open_: list[tuple[int, int, int, str, facts.Mapping, facts.Where]] = []
+    for row in rows:
+        open_ = [each for each in open_ if each[1] > row[0]]
+        for other in open_:
+            if other[2] != row[2]:
+                for mine, its in ((row, other), (other, row)):
+                    shared = facts.SharedIds(where=mine[5], other=its[3], ids=mine[4])
+                    found.setdefault(mine[3], {}).setdefault(its[3], shared)
+        open_.append(row)
+    return {identity: list(shared.values()) for identity, shared in found.items()}
+
+
+def stamp() -> str:
+    """Give the present time as RFC 3339 in UTC, to the second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -1,0 +1,403 @@
+"""The collector of a running container: from /proc, from mountinfo, and from a probe that takes on its credentials.
+
+Cheap facts come first and the probe runs beside them on another processor. Each fact says where it was read; what can't be
+read becomes a `Gap` with the reason, and a process that vanishes ends the collection with ProcessLookupError.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from stockade.audit import facts, probe, seccomp_facts
+from stockade.audit.facts import Fact, Gap, Target, Where
+from stockade.audit.targets import controls, descriptors, engines, identity, mounts, resources
+from stockade.audit.targets.discovery import Group
+from stockade.audit.targets.host import HostView
+from stockade.audit.targets.snapshot import Entry, inodes_of
+from stockade.sandbox.linux import mountinfo, namespaces, process, procfs, ptrace, statx
+from stockade.sandbox.linux.process import Status
+
+_MODES: tuple[Literal["disabled", "strict", "filter"], ...] = ("disabled", "strict", "filter")
+_NEEDS_ROOT = "needs ptrace access to the process: run the audit as root or as the same user"
+
+
+@dataclass
+class Cache:
+    """What several targets of one audit share: owners of namespaces, limits by cgroup, answers of probes."""
+
+    owners: dict[tuple[str, int], bool | None] = field(default_factory=dict)
+    limits: dict[str, Any] = field(default_factory=dict)
+    policies: dict[str, Any] = field(default_factory=dict)
+    answers: dict[object, probe.Answer | str] = field(default_factory=dict)
+    host_cgroups: frozenset[tuple[str, str]] | None = None
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the caller permits: `seccomp_filters` stops each target for a fraction of a millisecond."""
+
+    seccomp_filters: bool = False
+    probe: bool = True
+
+
+class Collector:
+    """Collects one target. Use `collect` once."""
+
+    def __init__(self, group: Group, host: HostView, cache: Cache, options: Options) -> None:
+        self.group = group
+        self.pid = group.first.pid
+        self.host = host
+        self.cache = cache
+        self.options = options
+        self.facts: list[Fact] = []
+        self.gaps: list[Gap] = []
+        self.complete: set[type[Fact]] = set()
+
+    def collect(self) -> Target:
+        """Give the target with all facts. Raises ProcessLookupError when its first process has gone."""
+        pid = self.pid
+        status = process.status(pid)
+        inodes = self._inodes()
+        initial = inodes.get("user") == namespaces.INITIAL["user"] if inodes else False
+        view = mounts.view(mountinfo.of(pid), f"/proc/{pid}/mountinfo")
+        who = identity.Identifier(pid, status, self.host)
+        self._start_probe(status, inodes, view, who)
+        self.facts += who.facts(initial=initial, known=bool(inodes))
+        self._sets(status)
+        self._namespaces(inodes)
+        self._mounts(view)
+        self._seccomp(status)
+        self._labels()
+        self._resources()
+        self._descriptors(view, inodes)
+        self._others(status)
+        self._finish_probe(inodes, view)
+        self.facts.append(self.host.fact)
+        self._runtime(status)
+        return self._target()
+
+    def _target(self) -> Target:
+        group = self.group
+        try:
+            command = " ".join(process.cmdline(self.pid))
+        except (PermissionError, ProcessLookupError):
+            command = ""
+        if procfs.read(self.pid, "stat").rpartition(b")")[2].split()[19] != str(group.first.start).encode():
+            raise ProcessLookupError(self.pid)
+        self.complete -= {gap.kind for gap in self.gaps}
+        return Target(
+            id=group.id,
+            name=group.name,
+            kind=group.kind,
+            facts=tuple(self.facts),
+            gaps=tuple(self.gaps),
+            complete=frozenset(self.complete),
+            pids=tuple([entry.pid for entry in group.entries]),
+            command=command,
+            mode=group.state.mode if group.state else "",
+        )
+
+    def _gap(self, reason: str, *kinds: type[Fact], where: Where | None = None, applicable: bool = True) -> None:
+        known = {gap.kind for gap in self.gaps}
+        self.gaps += [Gap(kind, reason, where, applicable) for kind in kinds if kind not in known]
+
+    def _try(self, read: Callable[[], Any], *kinds: type[Fact]) -> Any:
+        """Read something; None and gaps for its kinds when it is refused."""
+        try:
+            return read()
+        except ProcessLookupError:
+            raise
+        except PermissionError:
+            self._gap(_NEEDS_ROOT, *kinds)
+        except (OSError, ValueError) as error:
+            self._gap(str(error), *kinds)
+        return None
+
+    def _inodes(self) -> dict[str, int]:
+        kinds = (facts.Namespace, facts.UserNamespace)
+        return self._try(lambda: inodes_of(self.pid, namespaces.KINDS), *kinds) or {}
+
+    def _sets(self, status: Status) -> None:
+        where = Where(f"/proc/{self.pid}/status")
+        caps = status.caps
+        self.facts.append(
+            facts.CapabilitySets(
+                where=where, bounding=caps.bounding, effective=caps.effective, inheritable=caps.inheritable,
+                permitted=caps.permitted, ambient=caps.ambient, last=identity.last_cap(),
+            )
+        )  # fmt: skip
+        if status.no_new_privs is None:
+            self._gap("this kernel does not tell no_new_privs", facts.NoNewPrivs)
+        else:
+            self.facts.append(facts.NoNewPrivs(where=where, value=status.no_new_privs))
+        if status.seccomp is None or status.seccomp >= len(_MODES):
+            self._gap("this kernel does not tell the seccomp mode", facts.SeccompState)
+        else:
+            mode = _MODES[status.seccomp]
+            self.facts.append(facts.SeccompState(where=where, mode=mode, filters=status.seccomp_filters))
+
+    def _namespaces(self, inodes: dict[str, int]) -> None:
+        for kind, inode in inodes.items():
+            self.facts.append(
+                facts.Namespace(
+                    where=Where(f"/proc/{self.pid}/ns/{kind}"),
+                    kind=kind,  # type: ignore[arg-type]
+                    host=self.host.is_host(kind, inode) if self.host.trusted else None,
+                    inode=inode,
+                    owner_initial=self._owner(kind, inode),
+                )
+            )
+        if inodes and self.host.trusted:
+            self.complete.add(facts.Namespace)
+        elif inodes:
+            self._gap(self.host.outside_reason, facts.Namespace)
+
+    def _owner(self, kind: str, inode: int) -> bool | None:
+        key = kind, inode
+        if key not in self.cache.owners:
+            try:
+                found = namespaces.owner_of(self.pid, kind)
+            except ProcessLookupError:
+                raise
+            except OSError:
+                found = None
+            # NS_GET_PARENT of the initial user namespace itself is refused: nothing owns it but itself.
+            first = kind == "user" and inode == namespaces.INITIAL["user"]
+            self.cache.owners[key] = first or (None if found is None else found[1] == namespaces.INITIAL["user"])
+        return self.cache.owners[key]
+
+    def _mounts(self, view: mounts.View) -> None:
+        self.facts += mounts.facts_of(view, self.host)
+        self.facts += mounts.masks(view, self.host)
+        self.complete |= {facts.Mount, facts.Mask}
+        if not self.host.trusted:
+            self._gap(self.host.outside_reason, facts.Mount, facts.EngineSocket)
+
+    def _seccomp(self, status: Status) -> None:
+        if not status.seccomp:
+            self._gap("no filter is loaded", facts.SeccompFilter, applicable=False)
+        elif status.seccomp == 1:
+            self._gap("strict mode has no program", facts.SeccompFilter, applicable=False)
+        elif not self.options.seccomp_filters:
+            self._gap("reading the filter stops the process for 0.2 ms and is asked for by --seccomp-filters", facts.SeccompFilter)
+        else:
+            where = Where(f"/proc/{self.pid}/status")
+            try:
+                programs = ptrace.seccomp_filters(self.pid)
+                self.facts.append(seccomp_facts.facts_of(programs, where))
+            except ProcessLookupError:
+                raise
+            except (OSError, ValueError) as error:
+                self._gap(f"the filter can't be read: {_words(error)}", facts.SeccompFilter, where=where)
+
+    def _labels(self) -> None:
+        found = self._try(lambda: tuple(identity.labels(self.pid, self.host)), facts.LsmLabel)
+        if found is not None:
+            self.facts += found
+            self.complete.add(facts.LsmLabel)
+
+    def _resources(self) -> None:
+        pid, cgroup = self.pid, self.group.first.cgroup
+        if cgroup not in self.cache.limits:
+            self.cache.limits[cgroup] = resources.limits(pid, self.host)
+            self.cache.policies[cgroup] = resources.device_policy(pid, self.host)
+        limits, unknown = self.cache.limits[cgroup]
+        self.facts += limits
+        self.complete.add(facts.CgroupLimit)
+        if unknown:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in unknown.items())
+            self._gap(reasons, facts.CgroupLimit)
+        policy, reason = self.cache.policies[cgroup]
+        if policy:
+            self.facts.append(policy)
+        else:
+            self._gap(reason, facts.DevicePolicy)
+        self._membership(cgroup)
+        self.facts.append(resources.oom_score_adj(pid))
+        limits = self._try(lambda: tuple(resources.rlimits(pid)), facts.ResourceLimit)
+        if limits is not None:
+            self.facts += limits
+            self.complete.add(facts.ResourceLimit)
+
+    def _membership(self, cgroup: str) -> None:
+        found = resources.membership(cgroup, self.host)
+        if found is None:
+            self._gap("no cgroup hierarchy is mounted", facts.CgroupMembership)
+            return
+        controller, path, version = found
+        others = self.cache.host_cgroups
+        self.facts.append(
+            facts.CgroupMembership(
+                where=Where(f"/proc/{self.pid}/cgroup"),
+                path=path,
+                version=version,
+                shared_with_host=None if others is None else (controller, path) in others,
+            )
+        )
+
+    def _descriptors(self, view: mounts.View, inodes: dict[str, int]) -> None:
+        kinds = (facts.OpenDescriptor, facts.WorkingDirectory, facts.Executable)
+        place = descriptors.Place(
+            frozenset(mount.id for mount in view.all),
+            frozenset((mount.major, mount.minor) for mount in view.all),
+            inodes,
+        )
+        found = self._try(lambda: tuple(descriptors.facts_of(self.pid, place, self.host)), kinds[0])
+        if found is None:
+            self._gap(_NEEDS_ROOT, *kinds[1:])
+            return
+        self.facts += found
+        cwd = self._try(lambda: descriptors.working_directory(self.pid, place, self.host), kinds[1])
+        self.facts += [cwd] if cwd else []
+        exe = self._try(lambda: descriptors.executable(self.pid, place, self.host), kinds[2])
+        self.facts += [exe] if exe else []
+        self.complete |= {kinds[0], kinds[2]}
+        for entry in self.group.entries[1:]:
+            self.facts += self._of_other(entry, place)
+
+    def _of_other(self, entry: Entry, place: descriptors.Place) -> Iterator[Fact]:
+        """Give descriptors and program of another process of the container, whose own mounts count too."""
+        try:
+            if entry.inodes.get("mnt") != place.inodes.get("mnt"):
+                own = mountinfo.of(entry.pid)
+                place = replace_place(place, own, entry.inodes)
+            yield from descriptors.facts_of(entry.pid, place, self.host)
+            yield descriptors.executable(entry.pid, place, self.host)
+        except (ProcessLookupError, FileNotFoundError, ValueError):
+            return  # ended meanwhile
+        except OSError as error:
+            self._gap(f"process {entry.pid}: {_words(error)}", facts.OpenDescriptor, facts.Executable)
+
+    def _others(self, first: Status) -> None:
+        for entry in self.group.entries[1:]:
+            try:
+                status = process.status(entry.pid)
+            except (ProcessLookupError, FileNotFoundError):
+                continue
+            seccomp = None if status.seccomp is None or status.seccomp > 2 else _MODES[status.seccomp]
+            self.facts.append(
+                facts.Process(
+                    where=Where(f"/proc/{entry.pid}/status"),
+                    pid=entry.pid,
+                    name=status.name,
+                    host_uid=status.uids[1],
+                    capabilities=status.caps.effective | status.caps.permitted,
+                    no_new_privs=status.no_new_privs,
+                    seccomp=seccomp,
+                    lsm=identity.label(entry.pid) if first.seccomp is not None else None,
+                )
+            )
+        self.complete.add(facts.Process)
+
+    def _start_probe(
+        self, status: Status, inodes: dict[str, int], view: mounts.View, who: identity.Identifier
+    ) -> None:
+        """Begin to ask which control files open; the answer is taken by _finish_probe."""
+        self._running: probe.Probe | None = None
+        self._key: object = None
+        self._sockets = tuple(mounts.engine_sockets(view, self.host)) if self.host.trusted else ()
+        if not self.options.probe or not inodes:
+            reason = _NEEDS_ROOT if self.options.probe else "the probe was left out"
+            self._gap(reason, facts.ControlFile, facts.DeviceNode)
+            return
+        request = self._request(status, inodes, view, who)
+        root = statx.of(f"/proc/{self.pid}/root")
+        self._key = (request.credentials, tuple(sorted(inodes.items())), root.mount, root.inode, request.sockets, view.all)
+        if self._key in self.cache.answers:
+            return
+        try:
+            self._running = probe.start(request)
+        except ProcessLookupError:
+            raise
+        except OSError as error:
+            self.cache.answers[self._key] = f"the probe can't start: {_words(error)}"
+
+    def _request(
+        self, status: Status, inodes: dict[str, int], view: mounts.View, who: identity.Identifier
+    ) -> probe.Request:
+        joined = ("user", "mnt", "net", "ipc", "uts", "cgroup")
+        flags = 0
+        for kind in joined:
+            if inodes.get(kind) != self.host.own.get(kind):
+                flags |= namespaces.FLAGS[kind]
+        named, sweep, read = controls.wanted(view.visible, self.host)
+        root, mine = statx.of(f"/proc/{self.pid}/root"), statx.of("/")
+        return probe.Request(
+            pid=self.pid,
+            join=flags,
+            credentials=who.credentials(status.caps, no_new_privs=bool(status.no_new_privs)),
+            named=named,
+            sweep=sweep,
+            read=read,
+            sockets=tuple([socket.path for socket in self._sockets]),
+            chroot=(root.dev, root.inode, root.mount) != (mine.dev, mine.inode, mine.mount),
+        )
+
+    def _finish_probe(self, inodes: dict[str, int], view: mounts.View) -> None:
+        if self._running is not None:
+            try:
+                self.cache.answers[self._key] = self._running.result()
+            except probe.ProbeError as error:
+                self.cache.answers[self._key] = str(error)
+        answer = self.cache.answers.get(self._key)
+        if not isinstance(answer, probe.Answer):
+            if answer is not None:
+                self._gap(answer, facts.ControlFile, facts.DeviceNode)
+            self.facts += self._sockets
+            return
+        hosts = {kind: self.host.is_host(kind, inode) for kind, inode in inodes.items()}
+        self.facts += controls.facts_of(answer.write, answer.read, hosts)
+        self.complete |= {facts.ControlFile, facts.EngineSocket}
+        if not answer.label:
+            self._gap("the probe could not take on the security module's label, which may refuse more", facts.ControlFile)
+        self.facts += [replace(socket, permitted=answer.sockets.get(socket.path)) for socket in self._sockets]
+        self._devices(answer)
+
+    def _devices(self, answer: probe.Answer) -> None:
+        policy = resources.permits(self.pid, self.host)
+        for node in answer.devices:
+            kind: Literal["block", "char"] = "block" if node.block else "char"
+            permitted = policy.permits(kind[0], node.major, node.minor, "r") if policy else None
+            self.facts.append(
+                facts.DeviceNode(
+                    where=Where(f"/proc/{self.pid}/root{node.path}"), path=node.path, kind=kind, major=node.major,
+                    minor=node.minor, usable=node.usable, policy=permitted,
+                )
+            )  # fmt: skip
+        if "devices" in answer.errors:
+            self._gap(answer.errors["devices"], facts.DeviceNode)
+        else:
+            self.complete.add(facts.DeviceNode)
+
+    def _runtime(self, status: Status) -> None:
+        engine = self.group.engine.name if self.group.engine else None
+        try:
+            arguments = process.cmdline(self.pid)
+        except OSError:
+            arguments = ()
+        guest = engines.guest_of(status.name, arguments, engine)
+        self.facts.append(facts.Runtime(where=Where(f"/proc/{self.pid}/cgroup"), engine=engine, sandbox=guest))
+
+
+def replace_place(place: descriptors.Place, own: tuple[mountinfo.Mount, ...], inodes: dict[str, int]) -> descriptors.Place:
+    """Add a nested mount namespace's mounts to a container's."""
+    return descriptors.Place(
+        place.mounts | {mount.id for mount in own},
+        place.devices | {(mount.major, mount.minor) for mount in own},
+        inodes or place.inodes,
+    )
+
+
+def _words(error: Exception) -> str:
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+
+
+def collect(group: Group, host: HostView, cache: Cache, options: Options) -> Target | None:
+    """Collect a container or a process; None when it ended meanwhile."""
+    try:
+        return Collector(group, host, cache, options).collect()
+    except (ProcessLookupError, FileNotFoundError):
+        if os.path.lexists(f"/proc/{group.first.pid}/ns/mnt"):
+            raise
+        return None

@@ -1,0 +1,78 @@
+"""One look at all processes of the host: what is needed to tell containers from the rest, and no more."""
+
+import os
+from dataclasses import dataclass
+
+from stockade.sandbox.linux import namespaces, process, procfs
+
+KINDS = tuple(kind for kind in namespaces.KINDS if kind != "time")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A process. `inodes` are its namespaces by kind, empty without ptrace access; `cgroup` is the text of its file."""
+
+    pid: int
+    ppid: int
+    start: int
+    inodes: dict[str, int]
+    cgroup: str
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Oldest first."""
+        return self.start, self.pid
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All processes by pid, kernel threads and zombies left out; `closed` are those of others whose namespaces can't be read."""
+
+    entries: dict[int, Entry]
+    closed: tuple[int, ...]
+
+
+def take() -> Snapshot:
+    """Look at every process that /proc shows. One that vanishes meanwhile is left out."""
+    entries: dict[int, Entry] = {}
+    closed: list[int] = []
+    for pid in process.list_pids():
+        try:
+            entry = look(pid)
+        except (ProcessLookupError, FileNotFoundError):
+            continue
+        except PermissionError:
+            closed.append(pid)
+            continue
+        if entry:
+            entries[pid] = entry
+            if not entry.inodes:
+                closed.append(pid)
+    return Snapshot(entries, tuple(closed))
+
+
+def look(pid: int) -> Entry | None:
+    """Look at one process; None for a kernel thread and a zombie. Raises ProcessLookupError."""
+    fields = procfs.read(pid, "stat").rpartition(b")")[2].split()
+    # proc(5): state is the first after the name, then ppid; flags is the seventh, PF_KTHREAD is 0x00200000; start the 20th
+    if fields[0] in b"ZX" or int(fields[6]) & 0x00200000:
+        return None
+    try:
+        inodes = inodes_of(pid)
+    except PermissionError:
+        inodes = {}
+    cgroup = procfs.read(pid, "cgroup").decode("utf-8", "surrogateescape")
+    return Entry(pid, int(fields[1]), int(fields[19]), inodes, cgroup)
+
+
+def inodes_of(pid: int, kinds: tuple[str, ...] = KINDS) -> dict[str, int]:
+    """Read the numbers of a process's namespaces, those kinds that this kernel has. Raises PermissionError, ProcessLookupError."""
+    found: dict[str, int] = {}
+    for kind in kinds:
+        try:
+            # "mnt:[4026531841]": a link's text costs half of a stat
+            found[kind] = int(os.readlink(f"/proc/{pid}/ns/{kind}").partition("[")[2][:-1])
+        except FileNotFoundError:
+            if not os.path.lexists(f"/proc/{pid}"):
+                raise ProcessLookupError(pid) from None
+    return found
