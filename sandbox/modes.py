@@ -5,10 +5,12 @@ tomllib costs 14 ms, more than a whole launch; the checked content is kept as ma
 
 from __future__ import annotations
 
+import marshal
 import os
 
 from stockade import profiles
 from stockade.errors import UsageError
+from stockade.sandbox import cache
 from stockade.sandbox.linux import capabilities, idmap
 from stockade.sandbox.linux.record import Record
 from stockade.sandbox.oci.spec import Mount
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 ALL = "ALL"
 
 #: part of the cache key: raised when the shape of the cached content changes
-_FORMAT = b"mode 1\0"
+_FORMAT = b"mode 1, marshal %d\0" % marshal.version
 
 
 class Limits(Record):
@@ -88,9 +90,17 @@ def load(name_or_path: str) -> Mode:
 
 
 def _content(data: bytes, where: str) -> dict[str, Any]:
+    key = cache.sha256(_FORMAT + data)
+    stored = cache.get("mode", key)
+    if stored is not None:
+        cached = marshal.loads(stored)  # noqa: S302 - the cache gives only what we ourselves put there, whole
+        if isinstance(cached, dict):
+            return cached
     from stockade.profiles.schema import parse_mode
 
-    return parse_mode(data, where)
+    content = parse_mode(data, where)
+    cache.put("mode", key, marshal.dumps(content))
+    return content
 
 
 def _mode(name: str, where: str, content: dict[str, Any]) -> Mode:
