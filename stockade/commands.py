@@ -11,7 +11,7 @@ from stockade.help import Command, LazyGroup, refusal
 #: name → (where the command is, its line in the group's help)
 COMMANDS = {
     "run": ("stockade.sandbox.cli:run", "Run a program in a container with exactly the privilege you name."),
-    "audit": ("stockade.audit.cli:audit", "Tell how a container could reach the host."),
+    "audit": ("stockade.cli_audit:audit", "Tell how a container could reach the host."),
     "info": ("stockade.sandbox.info:info", "Tell what this host lets you do, and what to do about the rest."),
     "gc": ("stockade.sandbox.cli:gc", "Remove what killed containers left."),
     "completion": ("stockade.commands:completion", "Print the completion for a shell."),

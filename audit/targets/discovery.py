@@ -21,6 +21,9 @@ from stockade.sandbox.linux import statx
 _SERVICE = re.compile(r"/(?:system|user|init)(?:[^/\n]*)\.(?:slice|scope)(?:/[^\n]*)?\.service(?:/|$)", re.MULTILINE)
 _SNAP = re.compile(r"/snap\.[^/\n]+\.(?:scope|service)")
 
+#: the exit code of "nothing to audit"
+NOTHING = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Group:
@@ -157,6 +160,7 @@ class Finder:
         raise StockadeError(
             f"no running container is named {name} and none has an id that begins so",
             hint="stockade audit all lists every container of this host; pid:N names any process",
+            exit_code=NOTHING,
         )
 
     def _of_state(self, state: own.State) -> Group:
@@ -166,7 +170,7 @@ class Finder:
         if state.pid in self.snapshot.entries:
             group = self.process(state.pid)
             return Group(f"container:{state.name}", state.name, "container", group.entries, Engine("stockade", state.id), state)
-        raise StockadeError(f"container {state.name} does not run", hint="only a running container can be audited")
+        raise StockadeError(f"container {state.name} does not run", hint="only running ones can be audited", exit_code=NOTHING)
 
 
 def _matches(group: Group, name: str, *, prefix: bool) -> bool:
@@ -178,9 +182,9 @@ def _looked_at(pid: int) -> Entry:
     try:
         entry = look(pid)
     except (ProcessLookupError, FileNotFoundError):
-        raise StockadeError(f"there is no process {pid}") from None
+        raise StockadeError(f"there is no process {pid}", exit_code=NOTHING) from None
     if entry is None:
-        raise StockadeError(f"process {pid} is a kernel thread or has ended")
+        raise StockadeError(f"process {pid} is a kernel thread or has ended", exit_code=NOTHING)
     return entry
 
 

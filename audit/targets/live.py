@@ -10,8 +10,8 @@ from stockade.audit.targets import host as hosts
 from stockade.audit.targets import own, snapshot
 from stockade.audit.targets.discovery import Finder, Group, own_pid
 from stockade.audit.targets.process import Cache, Options, collect
-from stockade.errors import UsageError
-from stockade.sandbox.linux import cgroups
+from stockade.errors import StockadeError, UsageError
+from stockade.sandbox.linux import cgroups, idmap
 
 Progress = Callable[[int, int], None]
 
@@ -55,6 +55,8 @@ def audit_targets(
 def _groups(argument: str, finder: Finder, notes: list[str]) -> Iterable[Group]:
     kind, colon, name = argument.partition(":")
     if argument == "all":
+        if not finder.host.trusted:
+            raise StockadeError(finder.host.outside_reason, hint="run it on the host, or name a process: pid:N")
         closed = len(finder.snapshot.closed)
         if closed:
             notes.append(f"{closed} processes of other users could not be looked at; run the audit as root for all of them")
@@ -105,7 +107,7 @@ def _overlaps(targets: Sequence[Target]) -> dict[str, list[facts.SharedIds]]:
             rows += [(m.host, m.host + m.size, space.owner_uid, target.id, m, space.where) for m in space.uid_map or ()]
     rows.sort(key=lambda row: row[:4])
     found: dict[str, dict[str, facts.SharedIds]] = {}
-    open_: list[tuple[int, int, int, str, facts.Mapping, facts.Where]] = []
+    open_: list[tuple[int, int, int, str, idmap.Mapping, facts.Where]] = []
     for row in rows:
         open_ = [each for each in open_ if each[1] > row[0]]
         for other in open_:

@@ -1,0 +1,171 @@
+"""The command `stockade audit`: collect, judge, render. It stands beside stockade.cli since it needs reports and audit.
+
+Exit codes in every format: 0 pass, 1 the policy of --fail-on failed, 2 usage, 3 nothing to audit, 4 the audit itself failed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from stockade import __version__
+from stockade.errors import StockadeError, coloured, printable
+from stockade.help import Command
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from stockade.audit.report import Report
+
+FORMATS = ("text", "json", "html")
+SEVERITIES = ("info", "low", "medium", "high", "critical")
+
+_EXAMPLES = (
+    ("stockade audit", "every container of this host, as root"),
+    ("stockade audit pid:1234 --seccomp-filters", "one process, with the system calls that its filter lets through"),
+    ("stockade audit container:web --format html --output web.html", "a report to hand over"),
+    ("stockade audit all --fail-on high", "a gate for CI: exit code 1 when something is high or critical"),
+    ("stockade audit --explain MNT-SOCK", "what a finding means and what to do about it"),
+)
+
+
+def complete_target(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the forms of a target and the names of Stockade's own containers."""
+    from click.shell_completion import CompletionItem
+
+    from stockade.audit.targets import own
+
+    names = ["all", "self", "pid:", *(f"container:{state.name}" for state in own.states())]
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+def complete_rule(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the ids of rules, conditions and paths."""
+    from click.shell_completion import CompletionItem
+
+    from stockade.audit.paths import PATHS
+    from stockade.audit.rules import RULES
+
+    ids = {*RULES, *(path.id for path in PATHS), *(each for rule in RULES.values() for each in rule.conditions)}
+    return [CompletionItem(name) for name in sorted(ids) if name.startswith(incomplete)]
+
+
+@click.command(cls=Command, examples=_EXAMPLES)
+@click.argument("targets", nargs=-1, metavar="[TARGET...]", shell_complete=complete_target)
+@click.option("--format", "style", type=click.Choice(FORMATS), default="text", show_default=True, help="How to say it.")
+@click.option("--output", type=click.Path(dir_okay=False), help="Write to this file, whole or not at all.")
+@click.option("--fail-on", type=click.Choice(SEVERITIES), help="Exit with 1 when a finding is at least this bad.")
+@click.option(
+    "--seccomp-filters", is_flag=True, help="Read the real filters: stops each process for 0.2 ms, needs CAP_SYS_ADMIN."
+)
+@click.option("--explain", metavar="RULE", shell_complete=complete_rule, help="Explain a rule, condition or path.")
+@click.option("--list-rules", is_flag=True, help="List all rules and attack paths.")
+def audit(targets: tuple[str, ...], style: str, output: str | None, **options: Any) -> int:
+    """Tell how a container could reach the host, from what the kernel says of it while it runs.
+
+    A TARGET is pid:N, container:NAME (a name, or the beginning of an id, of Stockade, Docker, Podman and others), self
+    (whoever started the audit) or all, which is the default: every container-like group of processes of this host.
+
+    Nothing is changed: files that could be written are opened and closed, filters are evaluated and not fired at.
+    """
+    if options["list_rules"] or options["explain"] is not None:
+        _write(_explained(options["explain"]), output)
+        return 0
+    _writable(output)
+    report = _report(targets, options["fail_on"], seccomp_filters=options["seccomp_filters"])
+    _write(_rendered(report, style, output), output)
+    from stockade.audit.engine import exit_code
+
+    code = exit_code(report)
+    if code == 3:
+        _note("there is no container on this host")
+    return code
+
+
+def _explained(name: str | None) -> str:
+    if name is not None:
+        from stockade.audit.explain import explain
+
+        return explain(name)
+    from stockade.audit.paths import PATHS
+    from stockade.audit.rules import RULES
+
+    rows = [(path.id, path.severity.label, path.id, path.title) for path in PATHS]
+    rows += [(rule.id, rule.severity.label, " ".join(rule.conditions), rule.text.title) for rule in RULES.values()]
+    width = max(len(row[0]) for row in rows)
+    return "".join(f"{name:<{width}}  {severity:<8}  {title}  [{ids}]\n" for name, severity, ids, title in rows)
+
+
+def _report(targets: tuple[str, ...], fail_on: str | None, *, seccomp_filters: bool) -> Report:
+    from stockade.audit import engine
+    from stockade.audit.report import Severity
+    from stockade.audit.targets import live
+    from stockade.audit.targets.process import Options
+
+    collected = live.audit_targets(targets, Options(seccomp_filters=seccomp_filters), _progress())
+    for note in collected.notes:
+        _note(note)
+    report = engine.audit(
+        collected.targets,
+        fail_on=Severity[fail_on.upper()] if fail_on else None,
+        version=__version__,
+        generated=live.stamp(),
+    )
+    # What was not looked at belongs into the report as well as on the terminal.
+    notes = {"not looked at": "; ".join(collected.notes)} if collected.notes else {}
+    return replace(report, host={**report.host, **notes})
+
+
+def _rendered(report: Report, style: str, output: str | None) -> str:
+    if style == "json":
+        from stockade.reports import json_
+
+        return json_.render(report)
+    if style == "html":
+        from stockade.reports import html
+
+        return html.render(report)
+    from stockade.reports import text
+
+    if output is None and coloured(sys.stdout):
+        return text.render(report, colour=True, width=shutil.get_terminal_size().columns)
+    return text.render(report)
+
+
+def _writable(output: str | None) -> None:
+    """Refuse an output that can't be written before the work is done and not after it."""
+    directory = os.path.dirname(output or "") or "."
+    if output is not None and not (os.path.isdir(directory) and os.access(directory, os.W_OK | os.X_OK)):
+        raise StockadeError(f"--output {output}: no file can be made in {directory}", hint="name a directory of yours")
+
+
+def _write(text: str, output: str | None) -> None:
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    from stockade.sandbox.linux import paths
+
+    # Reports name what a host is weak at: for the eyes of whoever asked.
+    paths.write_atomically(output, text.encode("utf-8", "surrogateescape"), 0o600)
+
+
+def _note(text: str) -> None:
+    click.echo(f"stockade: {printable(text)}", err=True)
+
+
+def _progress() -> Any:
+    """Show how far it is, on a terminal and for many targets only. Without a thread: the probe forks."""
+    if not sys.stderr.isatty():
+        return None
+
+    def show(done: int, of: int) -> None:
+        if of >= 50 and done % 10 == 0:
+            sys.stderr.write(f"\r\x1b[K{done} of {of} containers" if done + 10 < of else "\r\x1b[K")
+            sys.stderr.flush()
+
+    return show
