@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
+import _signal as signal
 import time
 
 from stockade.errors import StockadeError

@@ -163,7 +163,7 @@ def show(prepared: Prepared) -> str:
         if profile != "unconfined" and isinstance(linux, dict):
             process_ = prepared.spec.process
             names = process_.capabilities.bounding if process_ and process_.capabilities else ()
-            linux["seccomp"] = filters.resolved(profile, names, prepared.host.arch)
+            linux["seccomp"] = filters.resolve(profile, names, prepared.host.arch)
         return json.dumps(spec, indent=2) + "\n"
     return str(plan(prepared.spec, container.options(prepared, None, 0)))
 

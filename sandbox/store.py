@@ -115,7 +115,11 @@ class Entry:
                 return
 
     def write(self, **changes: object) -> None:
-        """Write the state whole or not at all: a temporary, fsync, rename."""
+        """Write the state whole or not at all: a temporary and rename.
+
+        Without fsync: what it describes ends with the kernel, and /run is memory on nearly all machines. Where it isn't,
+        fsync costs more than a launch, and an empty file after a power failure reads as no state, which gc removes.
+        """
         self.state |= changes
         temporary = f"{self.path}/.state.json"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -123,7 +127,6 @@ class Entry:
             data = (dumps(self.state) + "\n").encode()
             while data:
                 data = data[os.write(descriptor, data) :]
-            os.fsync(descriptor)
         finally:
             os.close(descriptor)
         os.rename(temporary, f"{self.path}/state.json")
