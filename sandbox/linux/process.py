@@ -119,8 +119,17 @@ def cmdline(pid: int | str) -> tuple[str, ...]:
 
 
 def environ(pid: int | str) -> tuple[str, ...]:
-    """Read the environment as it was at execve, NAME=VALUE each: full of secrets, so never log it."""
-    return strings(procfs.read(pid, "environ"))
+    """Read the environment as it was at execve, NAME=VALUE each: full of secrets, so never log it.
+
+    Empty for kernel threads and zombies, which have no memory.
+    """
+    try:
+        return strings(procfs.read(pid, "environ"))
+    except ProcessLookupError:
+        # The kernel says ESRCH for a process without memory, too.
+        if os.path.lexists(f"{procfs.PROC}/{pid}"):
+            return ()
+        raise
 
 
 def exe(pid: int | str) -> str:

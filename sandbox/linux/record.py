@@ -20,6 +20,7 @@ else:
 
 
 _MISSING = object()
+_set = object.__setattr__
 
 
 @dataclass_transform(frozen_default=True)
@@ -48,18 +49,26 @@ class Record(metaclass=RecordType):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         fields = type(self)._fields
+        if kwargs or len(args) != len(fields):  # readers of /proc give all by position, and make thousands
+            args = self._arranged(args, kwargs)
+        for name, value in zip(fields, args, strict=True):
+            _set(self, name, value)
+
+    @classmethod
+    def _arranged(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """Give the values of all fields in their order, or raise TypeError."""
+        fields = cls._fields
         if len(args) > len(fields):
-            raise TypeError(f"{type(self).__name__} takes {len(fields)} values, got {len(args)}")
-        values = dict(zip(fields, args))
+            raise TypeError(f"{cls.__name__} takes {len(fields)} values, got {len(args)}")
+        values = dict(zip(fields, args, strict=False))
         for name in kwargs:
             if name not in fields or name in values:
-                raise TypeError(f"{type(self).__name__}: unexpected or repeated {name!r}")
-        values |= kwargs
-        for name, default in fields.items():
-            value = values.get(name, default)
+                raise TypeError(f"{cls.__name__}: unexpected or repeated {name!r}")
+        values = fields | values | kwargs
+        for name, value in values.items():
             if value is _MISSING:
-                raise TypeError(f"{type(self).__name__} needs {name!r}")
-            object.__setattr__(self, name, value)
+                raise TypeError(f"{cls.__name__} needs {name!r}")
+        return tuple(values.values())
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{type(self).__name__} is immutable")

@@ -203,7 +203,7 @@ def test_a_zombie_has_a_status_and_no_program(sleeper: subprocess.Popen[bytes]) 
     os.waitid(os.P_PID, sleeper.pid, os.WEXITED | os.WNOWAIT)
 
     assert process.status(sleeper.pid).state == "Z"
-    assert process.cmdline(sleeper.pid) == ()
+    assert process.cmdline(sleeper.pid) == process.environ(sleeper.pid) == ()
     with pytest.raises(FileNotFoundError):
         process.exe(sleeper.pid)
 
