@@ -16,14 +16,14 @@ and "max" is no limit, as in cgroup files.
 """
 
 import tomllib
-from dataclasses import MISSING, Field, fields
+import types
+import typing
+from dataclasses import MISSING, fields
 from functools import cache
 from typing import Any
 
-import msgspec
-
 from stockade.audit import facts
-from stockade.audit.facts import KINDS, Fact, Target
+from stockade.audit.facts import KINDS, Fact, Target, Where
 from stockade.errors import UsageError
 from stockade.sandbox.linux import capabilities as caps
 from stockade.sandbox.linux import idmap
@@ -46,6 +46,11 @@ _NAMES: dict[type[Fact], str] = {
     facts.Declared: "subject",
 }
 _KINDS: dict[str, type[Fact]] = {kind.__name__: kind for kind in KINDS}
+_HINTS = {kind: {name: hint for name, hint in typing.get_type_hints(kind).items() if name != "many"} for kind in KINDS}
+_REQUIRED = {
+    kind: [each.name for each in fields(kind) if each.default is MISSING and each.default_factory is MISSING]
+    for kind in KINDS
+}
 _SETS = ("bounding", "effective", "inheritable", "permitted", "ambient")
 
 CONFINED = """
@@ -295,32 +300,43 @@ def _merge(kind: type[Fact], base: list[dict[str, Any]], changes: list[dict[str,
 
 
 def _fact(kind: type[Fact], row: dict[str, Any], source: str) -> Fact:
+    hints = _HINTS[kind]
+    unknown = row.keys() - hints.keys()
+    if unknown:
+        raise UsageError(f"{source}: {kind.__name__} has no field {min(unknown)!r}")
     # a field that TOML leaves out is None, for TOML has no word for it, unless the kind has another default
-    values: dict[str, Any] = {field.name: None for field in fields(kind) if field.name != "where" and _required(field)}
-    values |= {**row, "where": _where(row.get("where", f"{source}.toml"))}
-    values = {name: None if value == "max" else value for name, value in values.items()}
-    if kind is facts.CapabilitySets:
-        values |= {name: _mask(row[name]) for name in _SETS}
+    values: dict[str, Any] = {name: None for name in _REQUIRED[kind] if name != "where"}
+    values["where"] = f"{source}.toml"
+    for name, value in row.items():
+        values[name] = _mask(value) if kind is facts.CapabilitySets and name in _SETS else value
     try:
-        return msgspec.convert(values, kind, dec_hook=_decode)
-    except msgspec.ValidationError as error:
+        return kind(**{name: _convert(hints[name], value) for name, value in values.items()})
+    except (TypeError, ValueError) as error:
         raise UsageError(f"{source}: {kind.__name__}: {error}") from None
-
-
-def _required(field: Field[Any]) -> bool:
-    return field.default is MISSING and field.default_factory is MISSING
 
 
 def _mask(names: Any) -> int:
     return caps.ALL if names == "ALL" else caps.mask(names)
 
 
-def _decode(kind: type, value: Any) -> Any:
-    if kind is idmap.Mapping:
+def _convert(hint: Any, value: Any) -> Any:
+    """Turn what TOML holds into what a field holds. Raises TypeError, ValueError for what doesn't fit."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in {types.UnionType, typing.Union}:
+        return None if value is None or value == "max" else _convert(inner[0], value)
+    if origin is typing.Literal:
+        if value not in inner:
+            raise ValueError(f"{value!r} is none of {', '.join(map(repr, inner))}")
+        return value
+    if origin is tuple:
+        return tuple([_convert(inner[0], each) for each in value])
+    if origin is frozenset:
+        return frozenset(value)
+    if hint is idmap.Mapping:
         return idmap.parse_argument(value)
-    raise NotImplementedError(kind)
-
-
-def _where(text: str) -> dict[str, Any]:
-    path, *numbers = text.split(":")
-    return {"path": path, **dict(zip(("line", "column"), map(int, numbers), strict=False))}
+    if hint is Where:
+        path, *numbers = value.split(":")
+        return Where(path, *[int(number) for number in numbers])
+    if type(value) is not hint:
+        raise TypeError(f"{value!r} is not of type {hint.__name__}")
+    return value

@@ -8,14 +8,14 @@ import re
 
 HIDDEN = "[redacted]"
 
-# `name=value`, `name: value` and `--name value` where the name says that the value is secret
+_WORD = r"(?:passw(?:or)?d|passphrase|pwd|secret|token|(?:api|access|private)[_-]?key|credentials?|authorization)"
+_VALUE = r"""((?:bearer|basic)\s+[^\s'"]+|"[^"]*"|'[^']*'|[^\s,;&'"]+)"""
+# `name=value`, `--name value` and the header `name: value`, where the name says that the value is secret. A colon after
+# a path is no header: evidence begins with the path where it was read.
 _NAMED = re.compile(
-    r"""(?ix)
-    ( [\w.-]* (?: passw(?:or)?d | passphrase | pwd | secret | token | api[_-]?key | access[_-]?key | private[_-]?key
-        | credential s? | authorization ) [\w.-]* )
-    ( \s*[=:]\s* | (?<=[\w])\s+(?!-) )
-    ( (?:bearer|basic)\s+\S+ | "[^"]*" | '[^']*' | [^\s,;&]+ )
-    """
+    rf"([\w.-]*{_WORD}[\w.-]*\s?=\s?|(?<!\S)--?[\w.-]*{_WORD}[\w-]*\s+(?!-)|(?<![\w./-])[\w-]*{_WORD}\s?:\s+)"
+    rf"{_VALUE}",
+    re.IGNORECASE,
 )
 # scheme://user:password@host
 _URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://[^\s/:@]*):[^\s/@]+@", re.IGNORECASE)
@@ -49,5 +49,5 @@ def clean(text: str) -> str:
     shown = visible(text if len(text) <= _LONGEST else text[:_LONGEST] + " ...")
     if not _SUSPECT.search(shown):
         return shown
-    shown = _NAMED.sub(lambda match: match[1] + match[2] + HIDDEN, shown)
+    shown = _NAMED.sub(lambda match: match[1] + HIDDEN, shown)
     return _TOKEN.sub(HIDDEN, _URL.sub(rf"\g<scheme>:{HIDDEN}@", shown))

@@ -1,0 +1,91 @@
+"""What `audit --explain` prints and docs/rules.md holds: the rules in their own words.
+
+`python -m stockade.audit.explain > docs/rules.md` writes the page; a test compares the two.
+"""
+
+import sys
+from collections.abc import Iterator
+
+from stockade.audit.paths import PATHS, AttackPath
+from stockade.audit.rule import Need, Rule
+from stockade.audit.rules import RULES
+from stockade.errors import UsageError
+
+_HEAD = """# Rules
+
+Generated from the rules themselves by `python -m stockade.audit.explain`. `stockade audit --explain ID` shows one of
+them.
+
+A rule has a usual severity, and says what raises or lowers it. The examples are recorded facts: what differs from a
+well-confined container that breaks no rule.
+"""
+
+
+def explain(name: str) -> str:
+    """Explain a rule by its id, or every rule and path for a condition such as "MNT-SOCK". Raises UsageError."""
+    rules = [rule for rule in RULES.values() if name in {rule.id, *rule.conditions}]
+    paths = [path for path in PATHS if path.id == name]
+    if not rules and not paths:
+        raise UsageError(f"there is no rule, condition or path {name!r}", hint="docs/rules.md lists them all")
+    return "\n".join([*map(_rule, rules), *map(_path, paths)])
+
+
+def page() -> str:
+    """Give docs/rules.md: all paths, then all rules by subject, after a table of contents."""
+    parts = [_HEAD, "## Attack paths\n", *map(_path, PATHS)]
+    for subject, rules in _subjects().items():
+        parts += [f"## {subject}\n", _index(rules), *map(_rule, rules)]
+    return "\n".join(parts)
+
+
+def _subjects() -> dict[str, list[Rule]]:
+    subjects: dict[str, list[Rule]] = {}
+    for rule in RULES.values():
+        subjects.setdefault(rule.subject.replace("_", " ").capitalize(), []).append(rule)
+    return subjects
+
+
+def _index(rules: list[Rule]) -> str:
+    rows = [f"| [{rule.id}](#{rule.id}) | {rule.severity.label} | {', '.join(rule.conditions)} |" for rule in rules]
+    return "\n".join(["| rule | severity | conditions |", "| --- | --- | --- |", *rows, ""])
+
+
+def _rule(rule: Rule) -> str:
+    lines = [
+        f"### {rule.id}\n",
+        f"**{rule.text.title}.** Usual severity: {rule.severity.label}. Conditions: {', '.join(rule.conditions)}.\n",
+        f"{rule.text.why}\n",
+    ]
+    if rule.text.severity:
+        lines.append(f"Severity: {rule.text.severity}\n")
+    lines.append(f"Fix: {rule.text.fix}\n")
+    lines.append(f"Needs: {', '.join(_needs(rule.needs))}.\n")
+    if rule.covers:
+        lines.append(f"Folds into one finding: {', '.join(sorted(rule.covers))}.\n")
+    lines += [
+        f"{'Breaks it' if example.bad else 'Does not'}:\n\n```toml\n{example.text.strip()}\n```\n"
+        for example in rule.text.examples
+    ]
+    lines += [f"* <{reference}>" for reference in rule.references]
+    return "\n".join(lines) + "\n"
+
+
+def _needs(needs: tuple[Need, ...]) -> Iterator[str]:
+    for need in needs:
+        yield need.kind.__name__ + (" (if known)" if need.optional else "")
+
+
+def _path(path: AttackPath) -> str:
+    return "\n".join(
+        [
+            f"### {path.id}\n",
+            f"**{path.title}.** {path.text} Usual severity: {path.severity.label}.\n",
+            f"Effect: {path.effect}.\n",
+            f"Proof without harm: {path.proof}.\n",
+            f"Needs: {', '.join(_needs(path.needs))}. Rests on: {', '.join(path.rests_on)}.\n",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

@@ -1,0 +1,204 @@
+"""The report as text: for a terminal with colour, for a pipe or a file without and with one line a line."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, NamedTuple
+
+from stockade.audit.redact import visible
+from stockade.audit.report import Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from rich.table import Table
+    from rich.text import Text
+
+    from stockade.audit.report import Finding, NotApplicable, Path, Report, TargetSummary, Unknown
+
+_STYLES = {
+    Severity.CRITICAL: "bold white on red",
+    Severity.HIGH: "bold red",
+    Severity.MEDIUM: "yellow",
+    Severity.LOW: "cyan",
+    Severity.INFO: "dim",
+}
+_KINDS = ("user", "pid", "mnt", "net", "ipc", "uts", "cgroup", "time")
+#: what a pipe gets: no line is ever broken, only the table's cells
+_PLAIN_WIDTH = 120
+
+
+def render(report: Report, *, colour: bool = False, width: int = _PLAIN_WIDTH) -> str:
+    """Give the report as text, attack paths first. Without `colour` it is plain and the same everywhere.
+
+    `width` is the terminal's in columns; without colour lines aren't wrapped.
+    """
+    from rich.console import Console  # 100 ms: only who wants text pays for it
+    from rich.padding import Padding
+
+    out = io.StringIO()
+    console = Console(
+        file=out,
+        width=max(width, 60),
+        force_terminal=colour,
+        color_system="standard" if colour else None,
+        legacy_windows=False,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        _environ={},
+    )
+    for block in _blocks(report):
+        if isinstance(block, _Line) and colour:
+            console.print(Padding(block.text, (0, 0, 0, block.indent), expand=False))
+        elif isinstance(block, _Line):
+            out.write(" " * block.indent + block.text.plain + "\n")
+        else:
+            console.print(block)
+    return "\n".join(line.rstrip() for line in out.getvalue().split("\n"))
+
+
+class _Line(NamedTuple):
+    text: Text
+    indent: int
+
+
+def _blocks(report: Report) -> Iterator[_Line | Table]:
+    yield _head(report)
+    if report.paths:
+        yield from _title("Attack paths")
+        for path in report.paths:
+            yield from _path(path)
+    containers = [target for target in report.targets if target.kind != "host"]
+    if containers:
+        yield from _title("Targets")
+        yield _table(containers)
+    if report.findings:
+        yield from _title("Findings")
+        for finding in report.findings:
+            yield from _finding(finding)
+    yield from _missing("Not checked", report.unknown)
+    yield from _missing("Not applicable", report.not_applicable)
+    yield from _verdict(report)
+
+
+def _text(*parts: tuple[str, str] | str, indent: int = 0) -> _Line:
+    """Make a line of parts with styles; what a container chose is made visible and can't style itself."""
+    from rich.text import Text
+
+    line = Text.assemble(
+        *[(visible(part), "") if isinstance(part, str) else (visible(part[0]), part[1]) for part in parts]
+    )
+    return _Line(line, indent)
+
+
+def _title(title: str) -> Iterator[_Line]:
+    yield _text("")
+    yield _text((title.upper(), "bold"))
+
+
+def _severity(severity: Severity) -> tuple[str, str]:
+    return (f"{severity.label:<8}", _STYLES[severity])
+
+
+def _head(report: Report) -> _Line:
+    counts = [(severity, report.count(severity)) for severity in reversed(Severity)]
+    parts: list[tuple[str, str] | str] = [(_many(len(report.paths), "attack path"), "bold")]
+    for severity, number in counts:
+        if number:
+            parts += [", ", (f"{number} {severity.label}", _STYLES[severity])]
+    audited = sum(target.kind != "host" for target in report.targets)
+    parts.append(f" in {_many(audited, 'target')}, {len(report.unknown)} not checked")
+    return _text(*parts)
+
+
+def _many(number: int, noun: str) -> str:
+    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
+
+
+def _path(path: Path) -> Iterator[_Line]:
+    yield _text(_severity(path.severity), " ", (path.id, "bold"), f" {path.target}: {path.title}")
+    for number, line in enumerate(path.evidence, 1):
+        yield _text((f"{number}. ", "dim"), line, indent=9)
+    yield _text(("effect: ", "bold"), path.effect, indent=9)
+    yield _text(("break it: ", "bold green"), path.fix, indent=9)
+    yield _text(("shown by: ", "dim"), (path.proof, "dim"), indent=9)
+
+
+def _finding(finding: Finding) -> Iterator[_Line]:
+    rule = f"  [{finding.rule}: {', '.join(finding.conditions)}]"
+    yield _text(_severity(finding.severity), f" {finding.target}: ", (finding.title, "bold"), (rule, "dim"))
+    for line in finding.evidence:
+        yield _text(line, indent=9)
+    yield _text(("why: ", "bold"), " ".join(finding.why.split()), indent=9)
+    yield _text(("fix: ", "bold green"), finding.fix, indent=9)
+
+
+def _table(targets: Iterable[TargetSummary]) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    heads = ("target", "user", "capabilities", "nnp", "seccomp", "shared with host", "limits", "findings")
+    for head in heads:
+        table.add_column(head, overflow="fold")
+    for target in targets:
+        cells = (target.id, _user(target), _capabilities(target), _known(target.no_new_privs), target.seccomp or "?",
+                 _shared(target), _limits(target), _counts(target))  # fmt: skip
+        table.add_row(*[Text(visible(cell)) for cell in cells])
+    return table
+
+
+def _user(target: TargetSummary) -> str:
+    return f"{_known(target.uid)}, host {_known(target.host_uid)}"
+
+
+def _known(value: object) -> str:
+    return "?" if value is None else "yes" if value is True else "no" if value is False else str(value)
+
+
+def _capabilities(target: TargetSummary) -> str:
+    if target.capabilities is None:
+        return "?"
+    names = target.capabilities.effective
+    return (
+        " ".join(name.removeprefix("CAP_") for name in names[:6]) + (f" +{len(names) - 6}" if names[6:] else "")
+        or "none"
+    )
+
+
+def _shared(target: TargetSummary) -> str:
+    shared = [kind for kind in _KINDS if target.namespaces.get(kind) == "host"]
+    unknown = [f"{kind}?" for kind in _KINDS if target.namespaces.get(kind, "unknown") == "unknown"]
+    return " ".join(shared + unknown) or "none"
+
+
+def _limits(target: TargetSummary) -> str:
+    return ", ".join(f"{name} {amount}" for name, amount in target.limits.items()) or "?"
+
+
+def _counts(target: TargetSummary) -> str:
+    found = [f"{number} {label}" for label, number in target.counts.items() if number]
+    return ", ".join(found) or "none"
+
+
+def _missing(title: str, entries: Iterable[Unknown | NotApplicable]) -> Iterator[_Line]:
+    groups: dict[tuple[str, str], list[str]] = {}
+    for each in entries:
+        groups.setdefault((each.target, each.reason), []).append(each.rule)
+    if groups:
+        yield from _title(title)
+    for (target, reason), rules in groups.items():
+        yield _text(f"{target}: {reason}  ", (f"[{', '.join(dict.fromkeys(rules))}]", "dim"))
+
+
+def _verdict(report: Report) -> Iterator[_Line]:
+    threshold = report.verdict.threshold
+    if threshold is None:
+        return
+    yield _text("")
+    if report.verdict.passed:
+        yield _text(("PASSED: ", "bold green"), f"nothing of severity {threshold.label} or worse")
+    else:
+        yield _text(("FAILED: ", "bold red"), f"{report.verdict.failed} of severity {threshold.label} or worse")
