@@ -56,7 +56,13 @@ def build(request: Request, mode: Mode, host: Host) -> oci.Spec:
     annotations = _annotations(request, mode, host, privilege, maps)
     if request.host_root:
         annotations |= build_mounts.embedded_annotations(
-            user, mode, host, embedded, hostname, network_shared=shared.network
+            user,
+            mode,
+            host,
+            embedded,
+            hostname,
+            network_shared=shared.network,
+            zero_mapped=maps is None or maps.zero,
         )
     masked, readonly = _kernel_paths(request, mode, mounts)
     return oci.Spec(
@@ -71,7 +77,7 @@ def build(request: Request, mode: Mode, host: Host) -> oci.Spec:
         linux=oci.Linux(
             uid_mappings=_oci_maps(maps.uid) if maps else (),
             gid_mappings=_oci_maps(maps.gid) if maps else (),
-            sysctl=_sysctl(mode, shared),
+            sysctl=_sysctl(mode, shared, user, maps),
             resources=resources,
             namespaces=namespaces,
             devices=devices,
@@ -299,7 +305,7 @@ def _renamed_devices(request: Request, maps: Maps | None) -> Iterator[oci.Mount]
             yield oci.Mount(asked.destination, "bind", asked.source, ("bind", "private", "dev", "nosuid", "noexec"))
 
 
-def _sysctl(mode: Mode, shared: Shared) -> dict[str, str]:
+def _sysctl(mode: Mode, shared: Shared, user: Resolved, maps: Maps | None) -> dict[str, str]:
     """Give the mode's sysctls whose namespace is the container's own. Raises StockadeError for one of the host's."""
     own = {"network": not shared.network, "ipc": not shared.ipc}
     found = {}
@@ -312,6 +318,9 @@ def _sysctl(mode: Mode, shared: Shared) -> dict[str, str]:
             )
         if own[kinds[0]]:
             found[name] = value
+    if maps is not None and not maps.zero and found.get("net.ipv4.ping_group_range") == "0 0":
+        # The kernel takes mapped groups only (EINVAL)
+        found["net.ipv4.ping_group_range"] = f"{user.gid} {user.gid}"
     return found
 
 

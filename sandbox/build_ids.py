@@ -25,6 +25,11 @@ class Maps(Record):
     gid: tuple[Mapping, ...]
     deny_setgroups: bool = False
 
+    @property
+    def zero(self) -> bool:
+        """Tell whether user and group 0 exist inside."""
+        return all(idmap.to_host(maps, 0) is not None for maps in (self.uid, self.gid))
+
 
 def id_maps(request: Request, mode: Mode, host: Host, user: Resolved | None) -> Maps | None:
     """Decide the user namespace: its maps, or None where the container stays in the caller's.

@@ -219,18 +219,36 @@ def _embedded(request: Request, host: Host) -> Iterator[oci.Mount]:
 
 
 def embedded_annotations(
-    user: Resolved, mode: Mode, host: Host, users: tuple[bytes, bytes], hostname: str, *, network_shared: bool
+    user: Resolved,
+    mode: Mode,
+    host: Host,
+    users: tuple[bytes, bytes],
+    hostname: str,
+    *,
+    network_shared: bool,
+    zero_mapped: bool,
 ) -> dict[str, str]:
-    """Say what the tmpfs that is the embedded root holds beside its mounts: links, directories, small files."""
+    """Say what the tmpfs that is the embedded root holds beside its mounts: links, directories, small files.
+
+    Where id 0 is not mapped the user owns all of it.
+    """
     links = [f"{name}={target.lstrip('/')}" for name, target in host.root_entries if target]
     # Absolute: it leads inside the container, to its own /usr and /proc.
     links += [f"etc/localtime={host.localtime}"] if host.localtime else []
     links += ["etc/mtab=/proc/self/mounts"]
     home = user.home.lstrip("/") or "root"
     owner = f"{user.uid}:{user.gid}"
-    directories = ["etc:0755:0:0", "run:0755:0:0", "tmp:1777:0:0", "var:0755:0:0", "var/tmp:1777:0:0", "home:0755:0:0"]
-    directories += ["root:0700:0:0"] if home != "root" else []
-    directories += [f"{home}:0700:{owner}"]
+    modes = {
+        "etc": "0755",
+        "run": "0755",
+        "tmp": "1777",
+        "var": "0755",
+        "var/tmp": "1777",
+        "home": "0755",
+        "root": "0700",
+    }
+    root = "0:0" if zero_mapped else owner
+    directories = [f"{path}:{bits}:{root}" for path, bits in modes.items() if path != home] + [f"{home}:0700:{owner}"]
     names = f"localhost {hostname}".strip()
     files = {
         "etc/passwd": users[0].decode(),
