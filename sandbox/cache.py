@@ -1,9 +1,9 @@
 """Derived data kept between runs, by the hash of what it is derived from.
 
-A lookup must cost less than a millisecond and must not trust what somebody else may have put there: the directory and the
-file are opened without following links and must belong to the caller, nobody else may be able to write to them, and the
-content carries its own hash, so that a torn or a changed file is a miss. A cache that can't be used is none: reading gives
-None, writing does nothing, and the caller derives the data again.
+A lookup must cost less than a millisecond and must not trust what somebody else may have put there: the directory and
+the file are opened without following links and must belong to the caller, nobody else may be able to write to them, and
+the content carries its own hash, so that a torn or a changed file is a miss. A cache that can't be used is none:
+reading gives None, writing does nothing, and the caller derives the data again.
 """
 
 from __future__ import annotations
@@ -14,6 +14,11 @@ from stat import S_ISREG
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Protocol
+
+    class _Hash(Protocol):
+        def digest(self) -> bytes: ...
+
 
 _MAGIC = b"stockade cache 1\n"
 _HASH = 32
@@ -137,22 +142,13 @@ def _write(folder: int, name: str, data: bytes) -> None:
 
 def _function() -> Callable[[bytes], _Hash]:
     if not _found:
-        try:
-            from _sha256 import sha256 as found  # until 3.11
-        except ImportError:
+        for module in ("_sha256", "_sha2", "hashlib"):  # until 3.11; from 3.12 on; anywhere
             try:
-                from _sha2 import sha256 as found  # from 3.12 on
+                _found.append(__import__(module).sha256)
+                break
             except ImportError:
-                from hashlib import sha256 as found
-        _found.append(found)
+                continue
     return _found[0]
-
-
-if TYPE_CHECKING:
-    from typing import Protocol
-
-    class _Hash(Protocol):
-        def digest(self) -> bytes: ...
 
 
 _found: list[Callable[[bytes], _Hash]] = []

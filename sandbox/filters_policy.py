@@ -3,15 +3,15 @@
 Where the specification leaves room:
 
 * Several rules that match: the most restrictive action wins, in the kernel's own order (seccomp(2): kill, trap, errno,
-  notify, trace, log, allow), and of two of the same kind the one that stands first. libseccomp instead lets a rule without
-  conditions replace the others of its call, whatever they forbid.
+  notify, trace, log, allow), and of two of the same kind the one that stands first. libseccomp instead lets a rule
+  without conditions replace the others of its call, whatever they forbid.
 * Conditions of one entry must all hold. If two of them look at the same argument each one becomes a rule of its own,
   as in runc (libcontainer/seccomp, matchCall), on whose behaviour published profiles rely.
 * MASKED_EQ: `value` is the mask, `valueTwo` what is compared, itself under the mask, as in libseccomp.
 * Names that an architecture doesn't have are skipped, as in runc: one profile serves all architectures.
-* The machine's own architecture is always included. Calls of one that isn't listed, x32 included, kill the process: runc
-  kills the thread, which leaves a program that hangs. Number -1 is excepted (a tracer sets it to skip a call): it gets the
-  default action.
+* The machine's own architecture is always included. Calls of one that isn't listed, x32 included, kill the process:
+  runc kills the thread, which leaves a program that hangs. Number -1 is excepted (a tracer sets it to skip a call): it
+  gets the default action.
 """
 
 from __future__ import annotations
@@ -79,9 +79,12 @@ def decide(table: Table, nr: int, args: Sequence[int]) -> int:
     """Give the return value for call `nr` (unsigned, 32 bits) with six unsigned 64-bit arguments."""
     best = None
     for rule in table.calls.get(nr, ()):
-        if all([holds(condition, args) for condition in rule.conditions]) and (
-            best is None or rank(rule.value) < rank(best)
-        ):
+        if best is not None and rank(rule.value) >= rank(best):
+            continue
+        for condition in rule.conditions:
+            if not holds(condition, args):
+                break
+        else:
             best = rule.value
     return table.default(nr) if best is None else best
 
@@ -111,14 +114,14 @@ def holds(condition: Condition, args: Sequence[int]) -> bool:
 def policy(config: LinuxSeccomp, machine: str) -> Policy:
     """Make the policy of a configuration for a machine of this uname(2) name.
 
-    Raises UsageError for an unknown action, operator, flag or architecture name, and for a machine without a table here.
+    Raises UsageError for an unknown action, operator or flag, and for a machine that has no table here.
     """
     accepted = syscalls.ACCEPTED.get(machine)
     if accepted is None:
         raise UsageError(f"seccomp: no system call table for the architecture {machine!r}")
     listed = [accepted[0]] + [each for each in accepted[1:] if each.oci in config.architectures]
     other = _return(config.default_action, config.default_errno_ret, "defaultAction")
-    parsed = [(call, _rules(call, number)) for number, call in enumerate(config.syscalls)]
+    parsed = [(call, rules_of(call, number)) for number, call in enumerate(config.syscalls)]
     tables: dict[int, Table] = {}
     for each in listed:
         calls = _calls(parsed, syscalls.numbers(each.name))
@@ -141,7 +144,8 @@ def _calls(parsed: list[tuple[LinuxSyscall, Rules]], numbers: Mapping[str, int])
     return calls
 
 
-def _rules(call: LinuxSyscall, position: int) -> Rules:
+def rules_of(call: LinuxSyscall, position: int) -> Rules:
+    """Give the rules that entry number `position` of the configuration makes for each of its names."""
     where = f"syscalls[{position}]"
     value = _return(call.action, call.errno_ret, f"{where}.action")
     conditions = tuple([_condition(arg, f"{where}.args[{number}]") for number, arg in enumerate(call.args)])

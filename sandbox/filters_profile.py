@@ -1,4 +1,4 @@
-"""Seccomp profiles: files in OCI's shape with containers-common's `includes` and `excludes`, resolved for one container.
+"""Seccomp profiles: OCI's shape with containers-common's `includes` and `excludes`, resolved for one container.
 
 Not on the hot path: a warm cache needs none of this.
 """
@@ -14,10 +14,8 @@ from stockade.sandbox.oci.spec import LinuxSeccomp, LinuxSeccompArg, LinuxSyscal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-    from typing import Any, TypeVar
-
-    T = TypeVar("T")
+    from collections.abc import Iterable, Mapping
+    from typing import Any
 
 # Go's names of architectures, which profiles use in includes.arches
 _GO_NAMES = {"x86_64": "amd64", "i386": "x86", "aarch64": "arm64"}
@@ -39,8 +37,8 @@ def resolve(
 ) -> dict[str, Any]:
     """Give the OCI `linux.seccomp` object of a profile for a capability set, a uname(2) machine and a kernel (6, 18).
 
-    An entry counts when all capabilities of its `includes` and none of its `excludes` are there, and likewise for `arches`
-    (any of them) and `minKernel`. A plain OCI object comes out as it went in.
+    An entry counts when all capabilities of its `includes` and none of its `excludes` are there, and likewise for
+    `arches` (any of them) and `minKernel`. A plain OCI object comes out as it went in.
     """
     held = {_capability(name) for name in capabilities}
     kernel = kernel or running_kernel()
@@ -141,12 +139,12 @@ def _arg(arg: Mapping[str, Any], where: str) -> LinuxSeccompArg:
 _REQUIRED: Any = object()
 
 
-def _get(data: Mapping[str, Any], key: str, kind: Callable[..., T], where: str, default: Any = _REQUIRED) -> T:
+def _get(data: Mapping[str, Any], key: str, kind: type, where: str, default: Any = _REQUIRED) -> Any:
     if not isinstance(data, dict):
         raise UsageError(f"{where}: expected an object")
     value = data.get(key, default)
     if value is None and default is not _REQUIRED:
-        return default  # type: ignore[no-any-return]
+        return default
     if value is _REQUIRED or type(value) is not kind:
         raise UsageError(f"{where}.{key}: expected {'a string' if kind is str else 'an integer'}")
     return value

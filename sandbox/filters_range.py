@@ -245,7 +245,7 @@ class _Rules:
     def masked(
         self, index: int, masks: Sequence[tuple[int, int]], low: list[Interval], yes: Target, no: Target
     ) -> Target:
-        """Write: if for one (mask, value) the masked argument is the value, or its low word is in `low`, go to `yes`."""
+        """Write: if the argument under one of the masks is its value, or its low word is in `low`, go to `yes`."""
         any_set = [mask for mask, value in masks if mask == value and mask.bit_count() == 1]
         any_clear = [mask for mask, value in masks if value == 0 and mask.bit_count() == 1]
         target = no

@@ -1,11 +1,11 @@
 """The check that a compiled program answers every system call as the policy says, before it may be used.
 
 For each architecture, listed or not, the numbers tried are all that the tables know, all that the program or the policy
-compares with and their neighbours, with and without x32's bit. For a number whose answer depends on arguments, the values
-tried for each word of each argument are those that the program or the policy compares with, their neighbours, and each bit
-of a mask turned over. A comparison can only turn at these values, so that trying all combinations of them is trying all
-arguments; where there are too many, every pair of arguments takes all of its combinations while the others keep to
-values that let a rule match.
+compares with and their neighbours, with and without x32's bit. For a number whose answer depends on arguments, the
+values tried for each word of each argument are those that the program or the policy compares with, their neighbours,
+and each bit of a mask turned over. A comparison can only turn at these values, so that trying all combinations of them
+is trying all arguments; where there are too many, every pair of arguments takes all of its combinations while the
+others keep to values that let a rule match.
 
 libseccomp needs this: several rules on one call with NE, LT, LE, GT or GE can compile to a program that lets calls
 through which no rule allows.
@@ -75,7 +75,7 @@ def _verify_call(program: bpf.Program, table: Table, nr: int, outcome: Outcome) 
     if not conditions and len(outcome.returns) == 1 and outcome.exact:
         want = filters_policy.decide(table, nr, bpf.NO_ARGS)
         if want not in outcome.returns:
-            raise _mismatch(table, nr, bpf.NO_ARGS, *outcome.returns, want)
+            raise _mismatch(table, nr, bpf.NO_ARGS, min(outcome.returns), want)
         return 1
     count = 0
     data = bpf.words(nr, table.audit)
@@ -107,14 +107,13 @@ def _verify_unlisted(program: bpf.Program, policy: Policy) -> int:
 def _values(conditions: set[Condition], outcome: Outcome, bits: int) -> dict[int, list[int]]:
     """Give, for each argument that matters, the values to try."""
     tests: dict[int, set[Test]] = {}
-    for index, mask, constant, is_set in outcome.tests:
-        tests.setdefault(index, set()).add((mask & constant, 0, True) if is_set else (mask, constant, False))
+    for place, mask, constant, is_set in outcome.tests:
+        tests.setdefault(place, set()).add((mask & constant, 0, True) if is_set else (mask, constant, False))
     for index, operator, value, second in conditions:
         for high in (True, False):
             word = value >> 32 if high else value & _WORD
-            test = (_WORD, word, False)
-            if operator == "MASKED_EQ":
-                test = (word, (second >> 32 if high else second) & word, True)
+            masked = (word, (second >> 32 if high else second) & word, True)
+            test = masked if operator == "MASKED_EQ" else (_WORD, word, False)
             tests.setdefault(bpf.word(index, high=high), set()).add(test)
     values = {}
     for index in range(6):
@@ -128,9 +127,9 @@ def _values(conditions: set[Condition], outcome: Outcome, bits: int) -> dict[int
 def _classes(tests: set[Test]) -> list[int]:
     """Give values of a word so that any word gives the same answers to all tests as one of them.
 
-    A test (mask, constant, only equality) asks how `word & mask` compares with the constant. Of values that give the same
-    answers one is enough. That each class has a value here is certain for tests without a mask; with overlapping masks it
-    holds for those that differ from a constant in one bit.
+    A test (mask, constant, only equality) asks how `word & mask` compares with the constant. Of values that give the
+    same answers one is enough. That each class has a value here is certain for tests without a mask; with overlapping
+    masks it holds for those that differ from a constant in one bit.
     """
     values = {0, _WORD}
     for mask, constant, _ in tests:

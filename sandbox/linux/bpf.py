@@ -1,4 +1,4 @@
-"""Classic BPF as seccomp uses it: encode, check, run, and explore programs; bpf(4), kernel/seccomp.c, net/core/filter.c.
+"""Classic BPF as seccomp uses it: encode, check and run programs; seccomp(2), kernel/seccomp.c, net/core/filter.c.
 
 A program is a tuple of instructions (code, jt, jf, k), struct sock_filter. The data that it reads is seen as sixteen
 32-bit words in this machine's byte order: number, architecture, two of instruction pointer, and two for each argument;
@@ -50,10 +50,8 @@ SOURCE_X = 0x08  # on an arithmetic or a jump instruction: the operand is X and 
 _ARITHMETIC = (0x04, 0x14, 0x24, 0x34, 0x44, 0x54, 0x64, 0x74, 0xA4)  # ADD SUB MUL DIV OR AND LSH RSH XOR
 _JUMPS = (JEQ, JGT, JGE, JSET)
 _ALLOWED = frozenset(
-    (LD_ABS, LD_IMM, LD_MEM, LD_LEN, LDX_IMM, LDX_MEM, LDX_LEN, ST, STX, JA, NEG, RET_K, RET_A, TAX, TXA)
-    + _ARITHMETIC
-    + _JUMPS
-    + tuple(code | SOURCE_X for code in _ARITHMETIC + _JUMPS)
+    [LD_ABS, LD_IMM, LD_MEM, LD_LEN, LDX_IMM, LDX_MEM, LDX_LEN, ST, STX, JA, NEG, RET_K, RET_A, TAX, TXA]
+    + [code | source for code in _ARITHMETIC + _JUMPS for source in (0, SOURCE_X)]
 )
 
 _FILTER = Struct("=HBBI")
@@ -107,8 +105,8 @@ def run_words(program: Program, data: Sequence[int], pc: int = 0) -> int:
             pc += jt if a >= k else jf
         elif code == LD_ABS:
             a = data[k >> 2]
-        elif code == RET_K:
-            return k
+        elif code & 7 == 6:
+            return k if code == RET_K else a
         elif code == JGT:
             pc += jt if a > k else jf
         elif code == JSET:
@@ -117,19 +115,24 @@ def run_words(program: Program, data: Sequence[int], pc: int = 0) -> int:
             a &= k
         elif code == JA:
             pc += k
-        elif code == RET_A:
-            return a
         elif code & 7 == 5:
             pc += jt if compare(code & ~SOURCE_X, a, x) else jf
-        elif code in (ST, STX):
-            memory[k] = a if code == ST else x
-        elif code & 7 == 4:
-            result = calculate(code & ~SOURCE_X, a, x if code & SOURCE_X else k)
-            if result is None:
-                return 0
-            a = result
         else:
-            a, x = _move(code, k, a, x, memory)
+            state = _step(code, k, a, x, memory)
+            if state is None:
+                return 0
+            a, x = state
+
+
+def _step(code: int, k: int, a: int, x: int, memory: list[int]) -> tuple[int, int] | None:
+    """Give A and X after an instruction that neither jumps nor returns; None when it ends the program with 0 (kill)."""
+    if code in (ST, STX):
+        memory[k] = a if code == ST else x
+        return a, x
+    if code & 7 == 4:
+        result = calculate(code & ~SOURCE_X, a, x if code & SOURCE_X else k)
+        return None if result is None else (result, x)
+    return _move(code, k, a, x, memory)
 
 
 def _move(code: int, k: int, a: int, x: int, memory: list[int]) -> tuple[int, int]:

@@ -6,7 +6,7 @@ its answer turns (the verifier's question).
 
 from __future__ import annotations
 
-from stockade.sandbox.linux import bpf
+from stockade.sandbox.linux import bpf, seccomp
 from stockade.sandbox.linux.record import Record
 
 TYPE_CHECKING = False
@@ -154,5 +154,5 @@ def _move(code: int, k: int, a: Known, x: Known, memory: tuple[Known, ...]) -> t
     if code & 0xE0 == bpf.LD_MEM:
         value = memory[k]
     elif code & 0xE0 == bpf.LD_LEN:
-        value = bpf.DATA_SIZE
+        value = seccomp.DATA_SIZE
     return (a, value, memory) if code & 1 else (value, x, memory)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stockade.sandbox.linux.record import Record
 
-# Actions, most restrictive first: of several filters the kernel takes the first of these, and so do we of several rules.
+# Actions, most restrictive first: of several filters the kernel takes the first of these, so do we of several rules.
 RET_KILL_PROCESS = 0x80000000
 RET_KILL_THREAD = 0x00000000
 RET_TRAP = 0x00030000

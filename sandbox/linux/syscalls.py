@@ -9,10 +9,10 @@ X32_BIT = 0x40000000
 
 
 class Architecture(Record):
-    """A calling convention: `name` as uname(2) has it, `oci` as config.json has it, `audit` as seccomp_data.arch has it.
+    """A calling convention: `name` as uname(2) has it, `oci` as config.json has it, `audit` as a filter sees it.
 
-    `bits` is the width of an argument as seccomp_data shows it: those of a 32-bit call have a high half of zero. x32 has
-    64-bit registers and shows them whole.
+    `bits` is the width of an argument as seccomp_data shows it: those of a 32-bit call have a high half of zero. x32
+    has 64-bit registers and shows them whole.
     """
 
     name: str
@@ -41,16 +41,25 @@ ACCEPTED = {
     "riscv64": (RISCV64,),
 }
 
-_ALIASES = {"amd64": "x86_64", "i486": "i386", "i586": "i386", "i686": "i386", "arm64": "aarch64", "armv7l": "arm"}
-_ALIASES |= {"armv6l": "arm", "armv8l": "arm"}
+#: other names of the same machines: Go's, Debian's, and uname(2)'s finer ones
+ALIASES = {
+    "amd64": "x86_64",
+    "arm64": "aarch64",
+    "armv6l": "arm",
+    "armv7l": "arm",
+    "armv8l": "arm",
+    "i486": "i386",
+    "i586": "i386",
+    "i686": "i386",
+}
 
 _numbers: dict[str, dict[str, int]] = {}
 _names: dict[str, dict[int, str]] = {}
 
 
 def architecture(name: str) -> Architecture | None:
-    """Give the architecture of this uname(2) machine, OCI name or Go name ("x86_64", "SCMP_ARCH_X86", "arm64"), or None."""
-    name = _ALIASES.get(name, name)
+    """Give the architecture of a uname(2) machine, an OCI name or a Go name, or None: x86_64, SCMP_ARCH_X86, arm64."""
+    name = ALIASES.get(name, name)
     for each in ALL:
         if name in (each.name, each.oci):
             return each

@@ -1,8 +1,8 @@
 """The numbers of the system calls on each architecture, as text that splits into a table in some ten microseconds.
 
 Names stand in the order of their numbers and count up from 0; a number in between says which one follows. Facts from
-arch/x86/entry/syscalls/syscall_{32,64}.tbl, arch/arm/tools/syscall.tbl and scripts/syscall.tbl of Linux 6.18. From 424 on
-a new call has the same number on all architectures.
+arch/x86/entry/syscalls/syscall_{32,64}.tbl, arch/arm/tools/syscall.tbl and scripts/syscall.tbl of Linux 6.18. From 424
+on a new call has the same number on all architectures.
 """
 
 COMMON = """\
