@@ -42,53 +42,55 @@ Seccomp:\t0
 
 
 @pytest.fixture
-def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+def cat() -> Iterator[subprocess.Popen[bytes]]:
     child = subprocess.Popen(
-        ["sleep", "60"],
+        ["cat", "-"],
         env={"SECRET": "a=b", "EMPTY": ""},
         cwd="/usr",
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        bufsize=0,
     )
-    deadline = time.monotonic() + 10
-    while process.cmdline(child.pid) != ("sleep", "60") and time.monotonic() < deadline:
-        time.sleep(0.001)
+    assert child.stdin is not None
+    assert child.stdout is not None
+    child.stdin.write(b"x")
+    child.stdout.read(1)  # it has been started and waits for more
     yield child
     child.kill()
     child.communicate()
 
 
-def test_the_status_of_a_child_is_what_its_parent_made(sleeper: subprocess.Popen[bytes]) -> None:
-    status = process.status(sleeper.pid)
+def test_the_status_of_a_child_is_what_its_parent_made(cat: subprocess.Popen[bytes]) -> None:
+    status = process.status(cat.pid)
 
-    assert (status.name, status.pid, status.tgid, status.ppid) == ("sleep", sleeper.pid, sleeper.pid, os.getpid())
+    assert (status.name, status.pid, status.tgid, status.ppid) == ("cat", cat.pid, cat.pid, os.getpid())
     assert status.uids == (os.getuid(), os.geteuid(), *os.getresuid()[2:], os.geteuid())
     assert status.gids[:3] == os.getresgid()
     assert sorted(status.groups) == sorted(os.getgroups())
-    assert status.pids == (sleeper.pid,)
+    assert status.pids == (cat.pid,)
     assert status.threads == 1
     assert status.no_new_privs is False
     assert status.seccomp == 0
 
 
-def test_what_a_child_was_started_with_is_read(sleeper: subprocess.Popen[bytes]) -> None:
-    pid = sleeper.pid
+def test_what_a_child_was_started_with_is_read(cat: subprocess.Popen[bytes]) -> None:
+    pid = cat.pid
 
-    assert process.cmdline(pid) == ("sleep", "60")
+    assert process.cmdline(pid) == ("cat", "-")
     assert process.environ(pid) == ("SECRET=a=b", "EMPTY=")
-    assert os.path.basename(process.exe(pid)) == "sleep"
+    assert os.path.basename(process.exe(pid)) == "cat"
     assert (process.cwd(pid), process.root(pid)) == ("/usr", "/")
 
 
-def test_the_descriptors_of_a_child_are_read(sleeper: subprocess.Popen[bytes]) -> None:
-    found = {descriptor.number: descriptor for descriptor in process.descriptors(sleeper.pid)}
+def test_the_descriptors_of_a_child_are_read(cat: subprocess.Popen[bytes]) -> None:
+    found = {descriptor.number: descriptor for descriptor in process.descriptors(cat.pid)}
 
-    assert process.fds(sleeper.pid) == {number: descriptor.target for number, descriptor in found.items()}
-    assert found[0].target == "/dev/null"
-    assert found[1].target.startswith("pipe:")
+    assert process.fds(cat.pid) == {number: descriptor.target for number, descriptor in found.items()}
+    assert found[0].target.startswith("pipe:")
+    assert found[0].flags & os.O_ACCMODE == os.O_RDONLY
     assert found[1].flags & os.O_ACCMODE == os.O_WRONLY
     with pytest.raises(FileNotFoundError):
-        process.fdinfo(sleeper.pid, 999)
+        process.fdinfo(cat.pid, 999)
 
 
 def test_a_descriptor_tells_its_flags_position_and_inode(tmp_path: Path) -> None:
@@ -117,10 +119,10 @@ def test_the_limits_are_those_of_getrlimit() -> None:
     assert len(limits) == 16
 
 
-def test_the_start_time_stays_and_differs_from_the_parents(sleeper: subprocess.Popen[bytes]) -> None:
-    started = process.start_time(sleeper.pid)
+def test_the_start_time_stays_and_differs_from_the_parents(cat: subprocess.Popen[bytes]) -> None:
+    started = process.start_time(cat.pid)
 
-    assert started == process.start_time(sleeper.pid)
+    assert started == process.start_time(cat.pid)
     assert started >= process.start_time(os.getpid())
 
 
@@ -198,14 +200,14 @@ def test_a_process_that_goes_between_open_and_read_is_a_lookup_error() -> None:
     os.close(descriptor)
 
 
-def test_a_zombie_has_a_status_and_no_program(sleeper: subprocess.Popen[bytes]) -> None:
-    sleeper.send_signal(signal.SIGKILL)
-    os.waitid(os.P_PID, sleeper.pid, os.WEXITED | os.WNOWAIT)
+def test_a_zombie_has_a_status_and_no_program(cat: subprocess.Popen[bytes]) -> None:
+    cat.send_signal(signal.SIGKILL)
+    os.waitid(os.P_PID, cat.pid, os.WEXITED | os.WNOWAIT)
 
-    assert process.status(sleeper.pid).state == "Z"
-    assert process.cmdline(sleeper.pid) == process.environ(sleeper.pid) == ()
+    assert process.status(cat.pid).state == "Z"
+    assert process.cmdline(cat.pid) == process.environ(cat.pid) == ()
     with pytest.raises(FileNotFoundError):
-        process.exe(sleeper.pid)
+        process.exe(cat.pid)
 
 
 def test_a_thread_is_read_by_its_own_name() -> None:
@@ -221,10 +223,10 @@ def test_a_thread_is_read_by_its_own_name() -> None:
         thread.join()
 
 
-def test_all_processes_are_listed(sleeper: subprocess.Popen[bytes]) -> None:
+def test_all_processes_are_listed(cat: subprocess.Popen[bytes]) -> None:
     pids = process.list_pids()
 
-    assert {1, os.getpid(), sleeper.pid} <= set(pids)
+    assert {1, os.getpid(), cat.pid} <= set(pids)
     assert list(pids) == sorted(pids)
 
 
