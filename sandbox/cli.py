@@ -110,7 +110,16 @@ class RunCommand(Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Let click read Docker's syntax."""
-        return super().parse_args(ctx, args if ctx.resilient_parsing else normalise(args))
+        try:
+            args = normalise(args)
+        except UsageError:
+            if not ctx.resilient_parsing:  # while the line is being written, click goes as far as it can
+                raise
+        return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Offer the options as they are written."""
+        return [item for item in super().shell_complete(ctx, incomplete) if _OFF not in str(item.value)]
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """Say that the root file system must be chosen, and that options end where the program starts."""

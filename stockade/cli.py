@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: set by the shells' completion functions, see stockade/commands.py
+#: set by the shells' completion functions; commands.py, which is too slow to import here, has it too
 COMPLETE = "_STOCKADE_COMPLETE"
 
 #: exit code for a command line that can't be understood: 125 as docker-run(1) where any other may be the program's own

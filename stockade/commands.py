@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import os
+
 import click
+from click.shell_completion import (
+    BashComplete,
+    ShellComplete,
+    add_completion_class,
+    get_completion_class,
+    shell_complete,
+)
 
 from stockade import __version__
 from stockade.errors import StockadeError
 from stockade.help import Command, LazyGroup, refusal
+
+#: the variable by which a shell asks for completions
+COMPLETE = "_STOCKADE_COMPLETE"
 
 #: name → (where the command is, its line in the group's help)
 COMMANDS = {
@@ -50,23 +62,51 @@ _COMPLETION_EXAMPLES = (
 )
 
 
+class Bash(BashComplete):
+    """bash hands over words that it split at = and : too (COMP_WORDBREAKS), click expects `--memory=64m` as one."""
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        """Give the words before the one to complete, and that one."""
+        before, incomplete = super().get_completion_args()
+        words: list[str] = []
+        glue = False
+        for word in (*before, incomplete):
+            joint = word in {"=", ":"}
+            if words and (joint or glue):
+                words[-1] += word
+            else:
+                words.append(word)
+            glue = joint
+        return words[:-1], words[-1]
+
+
+add_completion_class(Bash, "bash")
+
+
 @click.command(cls=Command, examples=_COMPLETION_EXAMPLES)
 @click.argument("shell", metavar="bash|zsh|fish", type=click.Choice(SHELLS))
 def completion(shell: str) -> None:
     """Print the completion for a shell: options, values, files, capabilities, programs."""
-    from click.shell_completion import ShellComplete, get_completion_class
-
     source = get_completion_class(shell)
     if source is None:
         raise StockadeError(f"click knows no completion for {shell}")
     # BashComplete.source() would run bash to learn its version
-    click.echo(ShellComplete.source(source(stockade, {}, "stockade", "_STOCKADE_COMPLETE")))
+    click.echo(ShellComplete.source(source(stockade, {}, "stockade", COMPLETE)))
 
 
 def dispatch(arguments: list[str]) -> int:
-    """Run the command that `arguments` ask for and give its exit code. Raises StockadeError."""
+    """Run the command that `arguments` ask for and give its exit code. Raises StockadeError and BrokenPipeError.
+
+    click's own main() would make an exit code 1 of a broken pipe, which is a verdict of an audit.
+    """
+    instruction = os.environ.get(COMPLETE)
+    if instruction:
+        return shell_complete(stockade, {}, "stockade", COMPLETE, instruction)
     try:
-        code = stockade.main(arguments, prog_name="stockade", complete_var="_STOCKADE_COMPLETE", standalone_mode=False)
+        with stockade.make_context("stockade", arguments) as ctx:
+            code = stockade.invoke(ctx)
+    except click.exceptions.Exit as end:
+        return end.exit_code
     except click.Abort:  # click's word for KeyboardInterrupt
         raise KeyboardInterrupt from None
     except click.ClickException as error:
