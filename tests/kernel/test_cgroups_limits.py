@@ -215,7 +215,9 @@ def test_a_limit_that_this_machine_cannot_hold_refuses_the_launch_and_leaves_not
 
 
 def test_best_effort_keeps_the_other_limits_and_says_which_it_lacks(make: Callable[..., Cgroup]) -> None:
-    resources = LinuxResources(memory=NO_SWAP, cpu=LinuxCPU(cpus="4000"), hugepage_limits=(LinuxHugepageLimit("3MB", 0),))
+    resources = LinuxResources(
+        memory=NO_SWAP, cpu=LinuxCPU(cpus="4000"), hugepage_limits=(LinuxHugepageLimit("3MB", 0),)
+    )
 
     group = make(resources, best_effort=True)
 
