@@ -25,6 +25,7 @@ _FLAGS = frozenset({
     "diratime", "nosymfollow", "symfollow",
 })  # fmt: skip
 _TMPFS = frozenset({"size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "huge", "mpol", "noswap", "inode64"})
+_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 #: what an option of the user takes back of our defaults
 _OPPOSITES = {"suid": "nosuid", "dev": "nodev", "exec": "noexec"}
 
@@ -283,7 +284,7 @@ def embedded_users(text: str, host: Host) -> tuple[bytes, bytes]:
         gid = host.gid if uid == host.uid else 0
         if wanted_group.isascii() and wanted_group.isdigit():
             gid = int(wanted_group)
-        name = host.user if uid == host.uid and host.user.isidentifier() else "user"
+        name = host.user if uid == host.uid and host.user and set(host.user) <= _NAME else "user"
         passwd.append(f"{name}:x:{uid}:{gid}::/home/{name}:/bin/sh")
         if gid not in (0, TTY_GID, 65534):
             group.append(f"{name}:x:{gid}:")

@@ -106,7 +106,7 @@ def _record(kind: type[Record], data: object, path: str) -> Record:
         name, default = key(field), kind._fields[field]
         # Go's decoder takes null for an absent field
         if data.get(name) is None:
-            if default is _REQUIRED:
+            if default is _REQUIRED or name == "ociVersion":  # ours has a default for what we write ourselves
                 raise Invalid(f"{path}.{name}", "missing")
             continue
         values[field] = _reader(annotation)(data[name], f"{path}.{name}")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 WHOLE = (Mapping(0, 0, 4294967295),)
 PASSWD = b"root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/srv/app:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n"
 GROUP = b"root:x:0:\nextra:x:2000:app\nhuge:x:70000:app\n"
-FILES = {
+FILES: dict[str, Inode | int] = {
     "/img": Inode(0o040755, 0, 0),
     "/data": Inode(0o040755, 0, 0),
     "/img.tar": Inode(0o100644, 0, 0),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from stockade.errors import StockadeError, UsageError
 from stockade.sandbox.linux import capabilities
-from stockade.sandbox.oci.spec import SECUREBITS, LinuxCapabilities, Spec
+from stockade.sandbox.oci.spec import SECUREBITS, LinuxCapabilities
+
+if TYPE_CHECKING:
+    from stockade.sandbox.oci.spec import Spec
 
 NORMAL = "CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID NET_BIND_SERVICE"
 
@@ -121,7 +124,10 @@ def test_root_with_only_its_ambient_set_gets_the_securebit_for_it(built: Any) ->
     ("asked", "reason"),
     [
         ({"cap_effective": ("CAP_CHOWN",), "cap_permitted": ()}, "effective set equal to the permitted one"),
-        ({"cap_ambient": ("CAP_KILL",), "cap_inheritable": ()}, "can't be ambient without being permitted and inheritable"),
+        (
+            {"cap_ambient": ("CAP_KILL",), "cap_inheritable": ()},
+            "can't be ambient without being permitted and inheritable",
+        ),
         ({"cap_permitted": ("CAP_KILL",), "cap_ambient": (), "user": "1000"}, "keeps only its ambient set"),
     ],
 )

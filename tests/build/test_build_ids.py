@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from stockade.errors import StockadeError, UsageError
 from stockade.sandbox.linux.idmap import Mapping, Range
-from stockade.sandbox.oci.spec import ROOT_IDMAP, SETGROUPS, Spec
+from stockade.sandbox.oci.spec import ROOT_IDMAP, SETGROUPS
+
+if TYPE_CHECKING:
+    from stockade.sandbox.oci.spec import Spec
 
 
 def uids(spec: Spec) -> list[tuple[int, int, int]]:
@@ -105,7 +108,10 @@ def test_nomap_without_a_range_says_how_to_get_one(built: Any, user_host: Any) -
     ("reason", "remedy"),
     [
         ("user namespaces are switched off (user.max_user_namespaces is 0)", "user.max_user_namespaces=15000"),
-        ("user namespaces are for root only here (kernel.unprivileged_userns_clone is 0)", "unprivileged_userns_clone=1"),
+        (
+            "user namespaces are for root only here (kernel.unprivileged_userns_clone is 0)",
+            "unprivileged_userns_clone=1",
+        ),
     ],
 )
 def test_forbidden_user_namespaces_are_named_with_the_sysctl(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from stockade.errors import StockadeError, UsageError
-from stockade.sandbox.oci.spec import ROOT_DIRECTORIES, ROOT_FILE, ROOT_LINKS, Mount, Spec
+from stockade.sandbox.oci.spec import ROOT_DIRECTORIES, ROOT_FILE, ROOT_LINKS
 from stockade.sandbox.request import DeviceRequest, MountRequest
+
+if TYPE_CHECKING:
+    from stockade.sandbox.oci.spec import Mount, Spec
 
 
 def mount(spec: Spec, destination: str) -> Mount:

@@ -106,7 +106,7 @@ def test_sysctls_of_a_shared_network_are_the_hosts_and_left_alone(built: Any, us
     assert built("rootless", user_host, network="host").linux.sysctl == {}
 
 
-def test_build_reads_nothing(built: Any, monkeypatch: pytest.MonkeyPatch, root_host: Any) -> None:
+def test_build_reads_nothing(monkeypatch: pytest.MonkeyPatch, root_host: Any) -> None:
     import builtins
     import os
 

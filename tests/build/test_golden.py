@@ -25,7 +25,11 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "privileged-user": ("privileged", "user_host", {}),
     "normal-root": ("normal", "root_host", {}),
     "normal-root-userns-host": ("normal", "root_host", {"rootfs": "/img", "userns": "host", "user": "app"}),
-    "normal-root-rootfs-limits": ("normal", "root_host", {"rootfs": "/img", "memory": 64 << 20, "cpus": 0.5, "tty": True}),
+    "normal-root-rootfs-limits": (
+        "normal",
+        "root_host",
+        {"rootfs": "/img", "memory": 64 << 20, "cpus": 0.5, "tty": True},
+    ),
     "rootless-user": ("rootless", "user_host", {}),
     "rootless-alone": ("rootless", "lone_host", {"user": "1234", "init": True}),
     "rootless-user-shares-all": (
