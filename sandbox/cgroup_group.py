@@ -152,7 +152,7 @@ class Cgroup:
         try:
             if unified:
                 cgroup_tree.write(group.fd, "cgroup.freeze", "1" if frozen else "0")
-            while self._is_frozen(group) != frozen:
+            while _is_frozen(group) != frozen:
                 if not unified:  # v1 stays FREEZING when a task forks meanwhile, until the state is written again
                     cgroup_tree.write(group.fd, "freezer.state", "FROZEN" if frozen else "THAWED")
                 if time.monotonic() > deadline:
@@ -161,16 +161,10 @@ class Cgroup:
         except OSError as error:
             raise StockadeError(f"{'freeze' if frozen else 'thaw'} {group.path}: {error.strerror}") from error
 
-    def _is_frozen(self, group: Group) -> bool:
-        if group.hierarchy.version == 2:
-            return group.flat("cgroup.events").get("frozen") == 1
-        return cgroup_tree.read(group.fd, "freezer.state").strip() == "FROZEN"
-
-    @property
-    def frozen(self) -> bool:
+    def is_frozen(self) -> bool:
         """Whether every process is stopped."""
         group = self._freezer()
-        return group is not None and self._is_frozen(group)
+        return group is not None and _is_frozen(group)
 
     def kill(self, *, timeout: float = 5.0) -> bool:
         """Send SIGKILL to every process in the groups and below and wait; whether none is left.
@@ -215,7 +209,7 @@ class Cgroup:
         try:
             for _ in range(100):
                 cgroup_tree.write(group.fd, "freezer.state", state)
-                if state == "THAWED" or self._is_frozen(group):
+                if state == "THAWED" or _is_frozen(group):
                     return
                 time.sleep(cgroup_tree.PAUSE)
         except OSError:
@@ -245,6 +239,12 @@ class Cgroup:
         """Close the descriptors and leave the groups as they are."""
         for group in self.groups:
             group.close()
+
+
+def _is_frozen(group: Group) -> bool:
+    if group.hierarchy.version == 2:
+        return group.flat("cgroup.events").get("frozen") == 1
+    return cgroup_tree.read(group.fd, "freezer.state").strip() == "FROZEN"
 
 
 def _remove(group: Group, deadline: float, *, parents: bool) -> bool:

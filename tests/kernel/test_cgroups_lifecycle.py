@@ -121,12 +121,12 @@ def test_a_frozen_container_stands_still_until_it_is_thawed(
     wait_for(lambda: _drain(out) > 0)
 
     group.freeze()
-    assert group.frozen
+    assert group.is_frozen()
     _drain(out)
     time.sleep(0.05)
     assert _drain(out) == 0
     group.thaw()
-    assert not group.frozen
+    assert not group.is_frozen()
     wait_for(lambda: _drain(out) > 0)
     assert group.kill()
     os.close(out)
