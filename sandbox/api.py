@@ -2,10 +2,14 @@
 
 A Sandbox decides and compiles once; each `run` costs a launch and nothing else. It may be used from several threads. One
 launcher serves the whole process; it and every sandboxed program end with the process, however that ends.
+
+Nearly all of a launch does not depend on the program: namespaces, mounts, ids, capabilities. From its second run on a
+Sandbox keeps a few processes that are ready up to the filter, made while programs run. Each is used once.
 """
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import os
 import select
@@ -15,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from stockade.errors import StockadeError
 from stockade.sandbox import container, launch, lifecycle, store
+from stockade.sandbox import plan as planning
+from stockade.sandbox import steps
 from stockade.sandbox.linux.record import Record
-from stockade.sandbox.plan import execute, plan
 from stockade.sandbox.request import Request
 
 if TYPE_CHECKING:
@@ -25,6 +30,8 @@ if TYPE_CHECKING:
     from stockade.sandbox.cgroups import Cgroup
 
 CHUNK = 1 << 16
+#: processes that a Sandbox keeps ready; each is some 340 kB of kernel memory
+AHEAD = 2
 #: bytes that a stream may hold before the program is killed
 OUTPUT_LIMIT = 64 << 20
 
@@ -96,15 +103,31 @@ class _Launchers:
 _launchers = _Launchers()
 
 
+class _Ready:
+    """A process that stands ready, or is on its way there, with its control groups and our ends of its own pipes."""
+
+    def __init__(self, stack: contextlib.ExitStack, pending: launch.Pending, cgroup: Cgroup | None) -> None:
+        self.stack, self.pending, self.cgroup = stack, pending, cgroup
+        self.owner = os.getpid()
+
+    def discard(self) -> None:
+        """Kill it, and remove what was made for it."""
+        if self.owner == os.getpid():
+            self.pending.abandon()
+            self.stack.close()
+
+
 class Sandbox:
     """A way to run programs with a stated privilege.
 
     Takes what `stockade run` takes, as keywords with the names of `Request`: `mode`, `rootfs`, `memory`, `cap_add`,
-    `mounts` and so on. Without a `rootfs` the programs of the host are there, read-only, and nothing else of it.
+    `mounts` and so on. Without a `rootfs` the programs of the host are there, read-only, and nothing else of it. `ahead`
+    is how many processes to keep ready once it has been used twice, 0 for none.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, ahead: int = AHEAD, **options: Any) -> None:
         """Decide everything. Raises StockadeError for what can't be had, before anything runs."""
+        self._ready: collections.deque[_Ready] = collections.deque()
         if "argv" in options:
             raise TypeError("the program is given to run()")
         options.setdefault("host_root", not options.get("rootfs"))
@@ -112,10 +135,13 @@ class Sandbox:
         process = self.prepared.spec.process
         assert process is not None
         self.process = process
-        self._encoded: launch.Encoded | None = None
+        self.ahead, self._runs = ahead, 0
         self._owner = self.prepared.user_outside
         self._inside = self.prepared.pipes_inside
         self._chown = self._owner != os.geteuid() and not self._inside
+        self._encoded: launch.Encoded | None = None
+        self._options = container.options(self.prepared, None, 6 if self._inside else 0)
+        self._late = self._options.replace(late_streams=True)
 
     def run(
         self,
@@ -134,22 +160,84 @@ class Sandbox:
         started = time.monotonic()
         if timeout is None:
             timeout = self.prepared.request.timeout
-        with contextlib.ExitStack() as stack:
-            cgroup = stack.enter_context(self._cgroup())
+        self._runs += 1
+        ready = self._take()
+        with ready.stack as stack:
             streams, collected = self._streams(stack, input.encode() if isinstance(input, str) else input)
-            child = self._launch(streams, cgroup, argv, env)
+            child = self._go(ready, streams, argv, env)
             stack.callback(os.close, child.pidfd)
             for _, reader in sorted(child.streams.items()):
                 collected[reader] = bytearray()
                 stack.callback(os.close, reader)
-            for descriptor in streams:
-                os.close(descriptor)
+            container.close(streams)
             streams.clear()
-            running = container.Container(self.prepared, child, cgroup)
+            running = container.Container(self.prepared, child, ready.cgroup)
+            stack.callback(_reap, running)
+            self._refill()
             deadline = None if timeout is None else started + timeout
             why = self._collect(running, collected, deadline, output_limit)
             _, status, usage = os.wait4(child.pid, 0)
-            return self._result(status, usage, why, collected, time.monotonic() - started, cgroup)
+            return self._result(status, usage, why, collected, time.monotonic() - started, ready.cgroup)
+
+    def close(self) -> None:
+        """End the processes that are kept ready. The Sandbox can still be used."""
+        while self._ready:
+            self._ready.popleft().discard()
+
+    def __enter__(self) -> Sandbox:
+        """Give itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+    def __del__(self) -> None:
+        """End what is kept ready."""
+        self.close()
+
+    def _take(self) -> _Ready:
+        """Give a process that is ready or nearly so: one made ahead, or a new one."""
+        while True:
+            try:
+                ready = self._ready.popleft()
+            except IndexError:
+                return self._begin()
+            if ready.owner != os.getpid():
+                continue  # of the process that this one was forked from
+            try:
+                while not ready.pending.compared:
+                    ready.pending.advance()
+            except StockadeError:
+                ready.discard()  # something killed it meanwhile
+                continue
+            if launch.readable(ready.pending.fileno()):
+                ready.discard()
+                continue
+            return ready
+
+    def _refill(self) -> None:
+        """Ask for the next process while a program runs."""
+        if self._runs > 1 and len(self._ready) < self.ahead:
+            self._ready.append(self._begin())
+
+    def _begin(self) -> _Ready:
+        with contextlib.ExitStack() as stack:
+            cgroup = stack.enter_context(self._cgroup())
+            encoded = self._encoded
+            if encoded is None:
+                options = self._options.replace(**container.placement(cgroup))
+                whole = planning.plan(self.prepared.spec, options)
+                steps_ = len(planning.last(self.prepared.spec, options, steps.NONE, steps.NONE, steps.NONE))
+                encoded = self._encoded = launch.encode(whole.replace(child=whole.child[:-steps_]))
+            null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+            stack.callback(os.close, null)
+            given, opened = container.inputs(encoded.plan, (null, null, null), cgroup)
+            try:
+                pending = launch.begin(_launchers.get(), encoded, given)
+            finally:
+                container.close(opened)
+            return _Ready(stack.pop_all(), pending, cgroup)
 
     @contextlib.contextmanager
     def _cgroup(self) -> Iterator[Cgroup | None]:
@@ -171,7 +259,7 @@ class Sandbox:
             entry.remove()
 
     def _streams(self, stack: contextlib.ExitStack, data: bytes) -> tuple[list[int], dict[int, bytearray]]:
-        """Give the program's three descriptors, and our ends of its output with a place to collect it."""
+        """Give the descriptors for the program, and our ends of its output with a place to collect it."""
         streams: list[int] = []
         stack.callback(lambda: container.close(streams))
         # A sealed memfd rather than a pipe: nobody has to feed it, and any uid may open it by name.
@@ -179,10 +267,7 @@ class Sandbox:
         if data:
             os.lseek(streams[0], 0, os.SEEK_SET)
         collected: dict[int, bytearray] = {}
-        for _ in range(2):
-            if self._inside:
-                streams.append(os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC))
-                continue
+        for _ in range(0 if self._inside else 2):
             reader, writer = os.pipe2(os.O_CLOEXEC)
             streams.append(writer)
             collected[reader] = bytearray()
@@ -191,25 +276,23 @@ class Sandbox:
                 os.fchown(writer, self._owner, -1)
         return streams, collected
 
-    def _launch(
-        self, streams: list[int], cgroup: Cgroup | None, argv: Sequence[str], env: Mapping[str, str] | None
+    def _go(
+        self, ready: _Ready, streams: list[int], argv: Sequence[str], env: Mapping[str, str] | None
     ) -> launch.Child:
+        """Send the last steps: streams, filter, program."""
         variables = self.process.env
         if env:
             kept = [variable for variable in variables if variable.partition("=")[0] not in env]
             variables = (*kept, *(f"{name}={value}" for name, value in env.items()))
-        last = execute(self.process.replace(args=tuple(argv), env=variables))
-        encoded = self._encoded
-        if encoded is None:
-            own = 6 if self._inside else 0
-            whole = plan(self.prepared.spec, container.options(self.prepared, cgroup, own))
-            encoded = self._encoded = launch.encode(whole.replace(child=whole.child[:-1]))
-        the_plan = encoded.plan.replace(child=(*encoded.plan.child, last))
-        given, opened = container.inputs(the_plan, streams, cgroup)
-        try:
-            return launch.launch(_launchers.get(), encoded.replace(plan=the_plan), given, last.encode())
-        finally:
-            container.close(opened)
+        words = (*argv, *variables)
+        if not argv or any("\0" in word for word in words) or any("=" in name for name in env or ()):
+            ready.discard()
+            raise StockadeError("a program needs a name, and no argument or variable can hold a NUL byte")
+        process = self.process.replace(args=tuple(argv), env=variables)
+        slots = [steps.Slot(planning.FIRST_LATE_SLOT + number, name) for number, name in enumerate(("in", "out", "err"))]
+        stdin, stdout, stderr = slots if not self._inside else (slots[0], steps.NONE, steps.NONE)
+        last = planning.last(self.prepared.spec.replace(process=process), self._late, stdin, stdout, stderr)
+        return ready.pending.go(last, b"".join([step.encode() for step in last]), streams)
 
     def _collect(
         self, running: container.Container, collected: dict[int, bytearray], deadline: float | None, limit: int
@@ -278,6 +361,16 @@ class Sandbox:
             enforced=cgroup.enforced if cgroup else {},
             not_enforced=cgroup.refused if cgroup else {},
         )
+
+
+def _reap(running: container.Container) -> None:
+    """Kill and wait for a program whose run was interrupted; one that was waited for is gone already."""
+    try:
+        if os.waitid(os.P_PIDFD, running.child.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            running.kill()
+        os.waitid(os.P_PIDFD, running.child.pidfd, os.WEXITED)
+    except ChildProcessError:
+        return
 
 
 __all__ = ["Result", "Sandbox", "StockadeError"]

@@ -19,6 +19,7 @@ from stockade.sandbox.plan import Options, Plan, plan
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Any
 
     from stockade.sandbox.cgroups import Cgroup
     from stockade.sandbox.host import Host
@@ -88,15 +89,22 @@ def options(prepared: Prepared, cgroup: Cgroup | None, own_stdio: int, *, dies_w
             (os.path.basename(h.directory), ",".join(h.controllers)) for h in cgroupfs.layout().hierarchies if h.version == 1
         )
     return Options(
+        **placement(cgroup),
         filter_program=prepared.program,
-        procs=tuple(group.path for group in cgroup.groups if group.hierarchy.version == 1) if cgroup else (),
-        cgroup=bool(cgroup and cgroup.directory is not None),
         privileged=host.privileged,
         external_maps=_external(spec, host),
         own_stdio=own_stdio,
         v1=v1,
         dies_with_supervisor=dies_with_supervisor,
     )
+
+
+def placement(cgroup: Cgroup | None) -> dict[str, Any]:
+    """Give the options that say where the launcher puts the process."""
+    if cgroup is None:
+        return {"procs": (), "cgroup": False}
+    v1 = tuple(group.path for group in cgroup.groups if group.hierarchy.version == 1)
+    return {"procs": v1, "cgroup": cgroup.directory is not None}
 
 
 def _external(spec: oci.Spec, host: Host) -> bool:

@@ -17,7 +17,7 @@ import _socket
 from stockade.errors import CannotExecute, ProgramNotFound, StockadeError
 from stockade.sandbox import verify
 from stockade.sandbox.linux.record import Record
-from stockade.sandbox.plan import header
+from stockade.sandbox.plan import MAGIC, header
 from stockade.sandbox.steps import Execute
 
 TYPE_CHECKING = False
@@ -33,7 +33,7 @@ MFD_CLOEXEC, MFD_ALLOW_SEALING, MFD_EXEC = 1, 2, 0x10
 F_ADD_SEALS, ALL_SEALS = 1033, 0xF
 P_PIDFD = 3
 _answer = Struct("<IIiI")
-_descriptor_size = Struct("<i").size
+_descriptor = Struct("<i")
 
 LAUNCHER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "native", "launcher")
 
@@ -121,7 +121,7 @@ class Launcher:
         """Tell whether it can still launch, in this process: a fork of its owner must start its own."""
         if self.owner != os.getpid():
             return False
-        return not _readable(self.fileno())
+        return not readable(self.fileno())
 
     def send(self, message: bytes, descriptors: Sequence[int]) -> None:
         """Ask for a launch."""
@@ -138,42 +138,46 @@ class Launcher:
             os.waitpid(self.pid, 0)
 
 
-def _readable(descriptor: int) -> bool:
+def readable(descriptor: int) -> bool:
+    """Tell whether there is something to read now, or the other end is closed."""
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(0))
 
 
-def launch(launcher: Launcher, encoded: Encoded, descriptors: Sequence[int], tail: bytes = b"") -> Child:
+def launch(launcher: Launcher, encoded: Encoded, descriptors: Sequence[int]) -> Child:
     """Start what the plan says; return when the program runs.
 
-    `descriptors` are the plan's inputs in order, and stay the caller's. `tail` are steps to add at the end, for plans that were
-    encoded without their last step. Raises StockadeError with step, cause and remedy; nothing of the child is left then.
+    `descriptors` are the plan's inputs in order, and stay the caller's. Raises StockadeError with step, cause and remedy;
+    nothing of the child is left then.
     """
+    return begin(launcher, encoded, descriptors).go()
+
+
+def begin(launcher: Launcher, encoded: Encoded, descriptors: Sequence[int]) -> Pending:
+    """Ask the launcher for a process and don't wait for it."""
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+    memfd = -1
     try:
         with_socket = [theirs.fileno(), *descriptors]
-        child = encoded.child + tail
-        steps = len(encoded.plan.parent)
-        memfd = -1
-        if len(encoded.parent) + len(child) > PACKET_LIMIT:
-            memfd = sealed("plan", encoded.parent + child)
+        parent, child = encoded.parent, encoded.child
+        if len(parent) + len(child) > PACKET_LIMIT:
+            memfd = sealed("plan", parent + child)
             with_socket.insert(1, memfd)
-        head = header(encoded.parent, child, steps, len(descriptors), in_memfd=memfd >= 0)
-        try:
-            launcher.send(head if memfd >= 0 else head + encoded.parent + child, with_socket)
-        finally:
-            if memfd >= 0:
-                os.close(memfd)
-        theirs.close()
-        return _Conversation(ours, encoded.plan).until_it_runs()
+        head = header(parent, child, len(encoded.plan.parent), len(descriptors), in_memfd=memfd >= 0)
+        launcher.send(head if memfd >= 0 else head + parent + child, with_socket)
+    except BaseException:
+        ours.close()
+        raise
     finally:
         theirs.close()
-        ours.close()
+        if memfd >= 0:
+            os.close(memfd)
+    return Pending(ours, encoded.plan)
 
 
-class _Conversation:
-    """What a new process and the launcher say, up to the execve that closes their end."""
+class Pending:
+    """A process on its way: what it and the launcher say on the launch's own socket, up to the execve that closes it."""
 
     def __init__(self, socket: _socket.socket, plan: Plan) -> None:
         self.socket = socket
@@ -181,27 +185,75 @@ class _Conversation:
         self.pid = self.pidfd = self.terminal = -1
         self.compared = False
         self.streams: dict[int, int] = {}
+        self.last: tuple[Step, ...] = ()
 
-    def until_it_runs(self) -> Child:
+    def fileno(self) -> int:
+        """Give the socket's number: when it is readable, `advance` has something to do."""
+        return self.socket.fileno()
+
+    def advance(self) -> None:
+        """Take one message. Raises StockadeError when the launch has failed; `abandon` it then."""
+        if not self._next():
+            raise self._gone()
+
+    def go(self, last: tuple[Step, ...] = (), tail: bytes = b"", descriptors: Sequence[int] = ()) -> Child:
+        """Wait until the process is ready and compared, let it go with its last steps, wait until the program runs.
+
+        `tail` are the steps `last` as bytes, `descriptors` what they find from slot FIRST_LATE_SLOT on.
+        """
         try:
+            while not self.compared:
+                self.advance()
+            self.last = last
+            self._send(tail, descriptors)
             while self._next():
                 pass
-            if not self.compared:
-                raise StockadeError(
-                    "the new process ended before its program was started",
-                    hint="the launcher or the process was killed: see the kernel's log for the out-of-memory killer",
-                )
             verify.after(self.pid, self.plan.expected)
         except BaseException:
-            self._end()
+            self.abandon()
             raise
+        self.socket.close()
         return Child(self.pid, self.pidfd, self.terminal, self.streams)
+
+    def abandon(self) -> None:
+        """Kill it and close what belongs to it."""
+        for descriptor in (self.terminal, *self.streams.values()):
+            if descriptor >= 0:
+                os.close(descriptor)
+        if self.pidfd >= 0:
+            kill(self.pidfd)
+            os.waitid(P_PIDFD, self.pidfd, os.WEXITED)
+            os.close(self.pidfd)
+        self.socket.close()
+        self.terminal = self.pidfd = -1
+        self.streams = {}
+
+    def _send(self, tail: bytes, descriptors: Sequence[int]) -> None:
+        given, memfd = list(descriptors), -1
+        try:
+            if len(tail) > PACKET_LIMIT:
+                memfd = sealed("steps", tail)
+                given.append(memfd)
+            head = Struct("<4I").pack(MAGIC, memfd >= 0, len(descriptors), len(tail))
+            rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, Struct(f"<{len(given)}i").pack(*given))] if given else []
+            self.socket.sendmsg([head if memfd >= 0 else head + tail], rights)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise self._gone() from error
+        finally:
+            if memfd >= 0:
+                os.close(memfd)
+
+    def _gone(self) -> StockadeError:
+        return StockadeError(
+            "the new process ended before its program was started",
+            hint="the launcher or the process was killed: see the kernel's log for the out-of-memory killer",
+        )
 
     def _next(self) -> bool:
         data, ancillary, _, _ = self.socket.recvmsg(_answer.size, 64, _socket.MSG_CMSG_CLOEXEC)
         received = -1
         for _level, _type, rights in ancillary:
-            (received,) = Struct("<i").unpack(rights[:_descriptor_size])
+            (received,) = _descriptor.unpack(rights[: _descriptor.size])
         if not data:
             return False
         kind, step, error, value = _answer.unpack(data)
@@ -217,21 +269,11 @@ class _Conversation:
         elif kind == PREPARED:
             verify.before(self.pid, self.plan.expected)
             self.compared = True
-            self.socket.send(b"g")
         else:
             if received >= 0:
                 self.pid, self.pidfd = value, received
-            raise failure(self.plan.steps, step, error)
+            raise failure(self.plan.steps + self.last, step, error)
         return True
-
-    def _end(self) -> None:
-        for descriptor in (self.terminal, *self.streams.values()):
-            if descriptor >= 0:
-                os.close(descriptor)
-        if self.pidfd >= 0:
-            kill(self.pidfd)
-            os.waitid(P_PIDFD, self.pidfd, os.WEXITED)
-            os.close(self.pidfd)
 
 
 def kill(pidfd: int, number: int = 9) -> None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 MAGIC = 0x4B435453
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SIGKILL = 9
+#: where the descriptors of last steps go; those of a plan are far fewer
+FIRST_LATE_SLOT = 504
 
 #: OCI's type → (flag of clone(2), word for readers)
 NAMESPACES = {
@@ -111,7 +113,8 @@ class Options(Record):
     `cgroup` whether there is a cgroup2 directory to be cloned into. `privileged` whether we may make mounts in our own
     namespace, so that sources are copied by us. `external_maps` whether newuidmap writes the maps. `own_stdio`: bits of
     the standard streams that are pipes of ours and must be handed to the program's uid from inside. `v1` and `v2`: what
-    a cgroup mount shows. `dies_with_supervisor`: not detached.
+    a cgroup mount shows. `dies_with_supervisor`: not detached. `late_streams`: the program's own streams come with its last
+    steps, see `last`.
     """
 
     filter_program: bytes = b""
@@ -123,6 +126,7 @@ class Options(Record):
     v1: tuple[tuple[str, str], ...] = ()
     v2: bool = False
     dies_with_supervisor: bool = True
+    late_streams: bool = False
 
 
 def plan(spec: oci.Spec, options: Options) -> Plan:
@@ -148,7 +152,8 @@ def plan(spec: oci.Spec, options: Options) -> Plan:
     child += [s.Join(slot, flag) for slot, flag in joined]
     child += _before_root(spec, new, options)
     child += plan_mounts.root(spec, slots, trees, options)
-    child += _after_root(spec, slots, options)
+    child += _after_root(spec, options)
+    child += last(spec, options, *streams)
     return Plan(tuple(parent), tuple(child), tuple(slots.inputs), plan_identity.expected(spec, new, options), options.external_maps)
 
 
@@ -181,7 +186,7 @@ def _before_root(spec: oci.Spec, new: Sequence[str], options: Options) -> Iterat
         yield s.OwnStdio(spec.process.user.uid, options.own_stdio)
 
 
-def _after_root(spec: oci.Spec, slots: Slots, options: Options) -> Iterator[Step]:
+def _after_root(spec: oci.Spec, options: Options) -> Iterator[Step]:
     process = spec.process
     assert process is not None
     if spec.hostname:
@@ -194,18 +199,28 @@ def _after_root(spec: oci.Spec, slots: Slots, options: Options) -> Iterator[Step
     yield s.Dumpable(1)
     if options.dies_with_supervisor:
         yield s.DeathSignal(SIGKILL)
-    yield s.Ready()
+    yield s.Ready(FIRST_LATE_SLOT)
+
+
+def last(spec: oci.Spec, options: Options, stdin: Slot, stdout: Slot, stderr: Slot) -> tuple[Step, ...]:
+    """Give the steps after Ready: the terminal or late streams, init, the filter, the program."""
+    process = spec.process
+    assert process is not None
+    found: list[Step] = []
     flags = plan_identity.filter_flags(spec)
     if spec.annotations.get(oci.INIT) == "true":
         after = plan_identity.wanted_sets(process)
-        yield s.Init(flags, options.filter_program, after.effective, after.permitted, after.inheritable)
-        yield s.Session()
+        found.append(s.Init(flags, options.filter_program, after.effective, after.permitted, after.inheritable))
+        found.append(s.Session())
     if process.terminal:
         terminal = s.Slot(plan_mounts.TERMINAL_SLOT, "terminal")
-        yield s.Stdio(terminal, terminal, terminal, controlling=True)
+        found.append(s.Stdio(terminal, terminal, terminal, controlling=True))
+    if options.late_streams:
+        found.append(s.Stdio(stdin, stdout, stderr))
     if options.filter_program:
-        yield s.Seccomp(flags, options.filter_program)
-    yield execute(process)
+        found.append(s.Seccomp(flags, options.filter_program))
+    found.append(execute(process))
+    return tuple(found)
 
 
 def execute(process: oci.Process) -> s.Execute:

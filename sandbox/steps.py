@@ -55,6 +55,10 @@ def encode_item(item: object) -> bytes:
     return encode_value(item)
 
 
+#: a slot that no descriptor is ever in: what it stands for stays as it is
+NONE = Slot(512, "as it is")
+
+
 class Step(Record):
     """Base of all steps. `why` is the reason that `--plan` prints; `remedies` maps an errno to what helps."""
 
@@ -588,7 +592,7 @@ class Stdio(Step):
     stdin: Slot
     stdout: Slot
     stderr: Slot
-    controlling: bool
+    controlling: bool = False
 
     def __str__(self) -> str:
         end = ", as controlling terminal" if self.controlling else ""
@@ -629,8 +633,9 @@ class WorkingDirectory(Step):
 
 
 class Ready(Step):
-    """Report, and wait for the supervisor to compare."""
+    """Report, and wait for the supervisor to compare. The descriptors of last steps that it sends go from `first` on."""
 
+    first: int
     why = "the supervisor reads ids, capabilities, maps, namespaces and mounts back from /proc; a difference ends it here"
 
     def __str__(self) -> str:

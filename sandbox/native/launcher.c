@@ -83,11 +83,17 @@ struct answer {
     uint32_t value;
 };
 
+struct go {
+    uint32_t magic, in_memfd, descriptors, length;
+};
+
 static int slot[SLOTS];
 static int slots_used;
 static int sync_fd = -1;  /* to the supervisor's end of this launch */
 static int go_fd = -1;    /* the launcher's word that the id maps are written */
 static const uint8_t *cursor, *limit;
+static const uint8_t *tail; /* the steps that came with the supervisor's word */
+static uint32_t tail_length;
 static uint32_t step_number;
 static struct pollfd children[MAX_CHILDREN + 1];
 static int child_count;
@@ -638,12 +644,12 @@ static void step_terminal(void) {
 }
 
 static void step_stdio(void) {
-    int from[3], terminal;
-    for (int i = 0; i < 3; i++)
-        from[i] = descriptor();
-    terminal = (int)number();
-    for (int i = 0; i < 3; i++) /* ours are above 2: the launcher's own 0 to 2 were taken when they came, and stay taken */
-        check(dup3(from[i], i, 0));
+    for (int i = 0; i < 3; i++) { /* ours are above 2: the launcher's own 0 to 2 were taken when they came, and stay taken */
+        uint64_t n = number();
+        if (n < SLOTS) /* else it stays as it is */
+            check(dup3(slot[n], i, 0));
+    }
+    int terminal = (int)number();
     if (terminal)
         check(ioctl(0, TIOCSCTTY, 0));
 }
@@ -771,9 +777,53 @@ static void step_execute(void) {
     failed_with(error);
 }
 
+/* Receive one packet with its descriptors. */
+static ssize_t receive(int socket, void *packet, size_t size, int *received, int *count) {
+    static union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(253 * sizeof(int))];
+    } ancillary;
+    struct iovec data = {packet, size};
+    struct msghdr m = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = &ancillary, .msg_controllen = sizeof ancillary};
+    ssize_t n;
+    do
+        n = recvmsg(socket, &m, MSG_CMSG_CLOEXEC);
+    while (n < 0 && errno == EINTR);
+    *count = 0;
+    if (n > 0)
+        for (struct cmsghdr *c = CMSG_FIRSTHDR(&m); c; c = CMSG_NXTHDR(&m, c))
+            if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS) {
+                *count = (int)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+                memcpy(received, CMSG_DATA(c), (size_t)*count * sizeof(int));
+            }
+    return n;
+}
+
+/* Stand ready until the supervisor has compared. Its word may bring the last steps and their descriptors: a process can be
+ * made ready before it is known what it will execute. */
 static void step_ready(void) {
+    static uint8_t packet[MAX_PACKET];
+    struct go go;
+    int received[256], count, first = slot_number();
     check(answer(sync_fd, (struct answer){PREPARED, step_number, 0, 0}, -1));
-    wait_supervisor();
+    ssize_t n = receive(sync_fd, packet, sizeof packet, received, &count);
+    if (n < (ssize_t)sizeof go)
+        _exit(125); /* the supervisor is gone, or found a difference and says so itself */
+    memcpy(&go, packet, sizeof go);
+    if (go.magic != MAGIC || count != (int)go.descriptors + (go.in_memfd ? 1 : 0) || first + count > SLOTS)
+        failed_with(EBADMSG);
+    for (uint32_t i = 0; i < go.descriptors; i++)
+        put(first + (int)i, received[i]);
+    tail = packet + sizeof go;
+    if (go.in_memfd) {
+        void *mapped = mmap(NULL, go.length, PROT_READ, MAP_SHARED, received[count - 1], 0);
+        if (mapped == MAP_FAILED)
+            failed();
+        tail = mapped;
+        close(received[count - 1]);
+    } else if ((size_t)n != sizeof go + go.length)
+        failed_with(EBADMSG);
+    tail_length = go.length;
 }
 
 static void take(enum op op) {
@@ -847,17 +897,16 @@ static int next_step(uint32_t *op, const uint8_t **end) {
 static _Noreturn void walk(const uint8_t *from, const uint8_t *to) {
     uint32_t op;
     const uint8_t *end;
-    cursor = from;
-    limit = to;
-    while (next_step(&op, &end)) {
-        const uint8_t *all = limit;
-        limit = end;
-        take((enum op)op);
-        if (cursor != end)
-            failed_with(EBADMSG);
-        limit = all;
-        step_number++;
-    }
+    for (cursor = from, limit = to; cursor; cursor = tail, limit = tail + tail_length, tail = NULL)
+        while (next_step(&op, &end)) {
+            const uint8_t *all = limit;
+            limit = end;
+            take((enum op)op);
+            if (cursor != end)
+                failed_with(EBADMSG);
+            limit = all;
+            step_number++;
+        }
     failed_with(ENOEXEC); /* a plan that does not execute anything */
 }
 
@@ -992,21 +1041,10 @@ static void launch(const uint8_t *plan, const struct header *h) {
 /* Take one packet: the header and steps in the packet, or in a memfd when they are longer than a packet can be. */
 static int serve(int control) {
     static uint8_t packet[MAX_PACKET];
-    static union {
-        struct cmsghdr header;
-        char space[CMSG_SPACE(253 * sizeof(int))];
-    } ancillary;
-    struct iovec data = {packet, sizeof packet};
-    struct msghdr m = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = &ancillary, .msg_controllen = sizeof ancillary};
-    ssize_t n = recvmsg(control, &m, MSG_CMSG_CLOEXEC);
+    int received[256], count;
+    ssize_t n = receive(control, packet, sizeof packet, received, &count);
     if (n < 0)
-        return errno == EINTR || errno == EAGAIN ? 1 : 0;
-    int received[256], count = 0;
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(&m); c; c = CMSG_NXTHDR(&m, c))
-        if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS) {
-            count = (int)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-            memcpy(received, CMSG_DATA(c), (size_t)count * sizeof(int));
-        }
+        return errno == EAGAIN;
     struct header h;
     if (n < (ssize_t)sizeof h)
         return 0;
