@@ -47,9 +47,11 @@ class _Facts:
             if need.optional or self.target.knows(need.kind):
                 continue
             gap = self.target.gap(need.kind)
+            if gap is None and need.kind is facts.Declared:
+                return DoesNotApply("no configuration is known that it was started from")
             if gap and not gap.applicable:
                 return DoesNotApply(gap.reason)
-            if need.shape == "all" or not self.by_kind.get(need.kind):
+            if not self.by_kind.get(need.kind):
                 reason = gap.reason if gap else "the collector did not find out"
                 return CannotTell(f"{need.kind.__name__} is not known: {reason}", gap.where if gap else None)
         return None
@@ -75,7 +77,7 @@ class _Facts:
     def partial(self, needs: Sequence[Need]) -> CannotTell | None:
         """Say that a kind of many is known in part only, after what is known was judged."""
         for need in needs:
-            if need.shape == "each" and not self.target.knows(need.kind):
+            if need.kind.many and not need.optional and not self.target.knows(need.kind):
                 gap = self.target.gap(need.kind)
                 return CannotTell(
                     f"{need.kind.__name__} is known in part: {gap.reason if gap else 'the list may not be complete'}",
@@ -200,7 +202,8 @@ def _attack(path: AttackPath, known: _Facts, findings: Sequence[Finding]) -> Pat
     (arguments,) = known.arguments(path.needs)
     way = path.function(**arguments)
     if way is None:
-        return None
+        partial = known.partial(path.needs)
+        return Unknown(path.id, (path.id,), known.target.id, clean(partial.reason)) if partial else None
     present = {finding.rule for finding in findings}
     return Path(
         id=path.id,

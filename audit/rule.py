@@ -27,7 +27,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -68,7 +68,18 @@ class CannotTell:
 
 def seen(fact: Fact, text: str) -> str:
     """Give a line of evidence: where a fact was read and what was read there."""
-    return f"{fact.where}: {text}"
+    return text if text.startswith(fact.where.path) else f"{fact.where}: {text}"
+
+
+#: of many things of one kind, so many are named in a finding
+SHOWN = 12
+
+
+def several(facts: Sequence[Fact], lines: Iterable[str]) -> tuple[str, ...]:
+    """Give the lines of evidence of many facts that make one finding; of a long list only the beginning."""
+    evidence = [seen(fact, line) for fact, line in zip(facts, lines, strict=True)]
+    more = [f"and {len(evidence) - SHOWN} more"] if len(evidence) > SHOWN else []
+    return (*evidence[:SHOWN], *more)
 
 
 Outcome = Found | DoesNotApply | CannotTell

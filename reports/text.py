@@ -184,13 +184,21 @@ def _counts(target: TargetSummary) -> str:
 
 
 def _missing(title: str, entries: Iterable[Unknown | NotApplicable]) -> Iterator[_Line]:
-    groups: dict[tuple[str, str], list[str]] = {}
+    # what holds for many targets is said once, and what a rule lacks in one line
+    lacks: dict[tuple[str, str], list[str]] = {}
     for each in entries:
-        groups.setdefault((each.target, each.reason), []).append(each.rule)
+        lacks.setdefault((each.target, each.rule), []).append(each.reason)
+    groups: dict[str, tuple[list[str], list[str]]] = {}
+    for (target, rule), reasons in lacks.items():
+        rules, targets = groups.setdefault("; ".join(dict.fromkeys(reasons)), ([], []))
+        rules.append(rule)
+        targets.append(target)
     if groups:
         yield from _title(title)
-    for (target, reason), rules in groups.items():
-        yield _text(f"{target}: {reason}  ", (f"[{', '.join(dict.fromkeys(rules))}]", "dim"))
+    for reason, (rules, targets) in groups.items():
+        names = list(dict.fromkeys(targets))
+        who = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
+        yield _text(f"{who}: {reason}  ", (f"[{', '.join(dict.fromkeys(rules))}]", "dim"))
 
 
 def _verdict(report: Report) -> Iterator[_Line]:

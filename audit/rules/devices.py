@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from stockade.audit import gates
 from stockade.audit.facts import CapabilitySets, DeviceNode, DevicePolicy, Identity, UserNamespace
 from stockade.audit.report import Severity
-from stockade.audit.rule import Found, Outcome, rule, seen
+from stockade.audit.rule import Found, Outcome, rule, seen, several
 from stockade.sandbox.linux import capabilities as caps
 
 _DEVICES = "https://docs.kernel.org/admin-guide/devices.html"
@@ -38,11 +38,11 @@ def _line(device: DeviceNode) -> str:
 
 
 def _found(device: DeviceNode, what: str, severity: Severity | None, conditions: tuple[str, ...]) -> Found:
-    return Found(f"{device.path}: {what}", device.where, (_line(device),), severity, conditions)
+    return Found(f"{device.path} can be opened: {what}", device.where, (_line(device),), severity, conditions)
 
 
 @rule(Severity.CRITICAL, _DEVICES, "https://attack.mitre.org/techniques/T1611/", conditions=("DEV-BLOCK",))
-def block_device(device: DeviceNode, policy: DevicePolicy | None) -> Iterator[Outcome]:
+def block_device(devices: tuple[DeviceNode, ...], policy: DevicePolicy | None) -> Iterator[Outcome]:
     """A disk of the host can be opened.
 
     Whoever reads and writes the block device reads and writes every file on it, past all permissions.
@@ -71,11 +71,15 @@ def block_device(device: DeviceNode, policy: DevicePolicy | None) -> Iterator[Ou
     policy = false
     ```
     """
-    if device.kind == "block":
-        opens = reachable(device, policy)
-        if opens is not False:
-            what = "a block device of the host can be opened"
-            yield _found(device, what, None if opens else Severity.HIGH, ("DEV-BLOCK",))
+    disks = sorted((device for device in devices if device.kind == "block"), key=lambda device: device.path)
+    for sure in (True, None):
+        found = [device for device in disks if reachable(device, policy) is sure]
+        if found:
+            title = f"{found[0].path} can be opened: a disk of the host"
+            if len(found) > 1:
+                title = f"{found[0].path} and {len(found) - 1} more disks of the host can be opened"
+            evidence = several(found, [f"{each.path} is block {each.major}:{each.minor}" for each in found])
+            yield Found(title, found[0].where, evidence, None if sure else Severity.HIGH, key=f"{sure}")
 
 
 @rule(Severity.CRITICAL, _DEVICES, "https://man7.org/linux/man-pages/man4/mem.4.html", conditions=("DEV-MEM",))
@@ -114,7 +118,7 @@ def memory_device(device: DeviceNode, policy: DevicePolicy | None) -> Iterator[O
     if opens is False:
         return
     severity = Severity.MEDIUM if device.minor == 11 else Severity.CRITICAL
-    what = "the kernel's log can be opened" if device.minor == 11 else "the machine's memory can be opened"
+    what = "the kernel's log" if device.minor == 11 else "the machine's memory"
     yield _found(device, what, severity if opens else gates.lower(severity), ("DEV-MEM",))
 
 
@@ -222,4 +226,4 @@ def extra_device(device: DeviceNode, policy: DevicePolicy | None) -> Iterator[Ou
         known = known or _MISC.get(device.minor)
     if known:
         condition, what, severity = known
-        yield _found(device, f"opens {what}", severity, (condition,))
+        yield _found(device, what, severity, (condition,))

@@ -360,7 +360,8 @@ def process_exceeds_first(
     more: list[str] = []
     extra = process.capabilities & ~gates.held(sets) if process.capabilities is not None and sets else 0
     if extra:
-        more.append("more capabilities: " + ", ".join(caps.names(extra)))
+        names = [name.removeprefix("CAP_") for name in caps.names(extra)]
+        more.append(f"{len(names)} more capabilities: {' '.join(names[:5])}{' ...' if names[5:] else ''}")
     root = process.host_uid == 0 and gates.host_root(identity, userns) is False
     if root:
         more.append("host uid 0")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from stockade.audit import gates
 from stockade.audit.facts import CapabilitySets, EngineSocket, Identity, Mount, UserNamespace
 from stockade.audit.report import Severity
-from stockade.audit.rule import Found, Outcome, rule, seen
+from stockade.audit.rule import Found, Outcome, rule, seen, several
 from stockade.audit.rules.known import engine_made, is_host_file, normal, within
 from stockade.audit.rules.sensitive import Sensitive, sensitive
 from stockade.sandbox.linux import capabilities as caps
@@ -250,7 +250,9 @@ def host_kernel_files(mount: Mount, identity: Identity | None, userns: UserNames
     "https://unit42.paloaltonetworks.com/cve-2022-0492-cgroups/",
     conditions=("MNT-CGROUP",),
 )
-def cgroup_writable(mount: Mount, identity: Identity | None, userns: UserNamespace | None) -> Iterator[Outcome]:
+def cgroup_writable(
+    mounts: tuple[Mount, ...], identity: Identity | None, userns: UserNamespace | None
+) -> Iterator[Outcome]:
     """A cgroup file system is mounted writable.
 
     The container can lift its own limits. In cgroup v1, host root can also set release_agent, a program that the kernel
@@ -279,15 +281,15 @@ def cgroup_writable(mount: Mount, identity: Identity | None, userns: UserNamespa
     options = ["ro"]
     ```
     """
-    if mount.fstype not in {"cgroup", "cgroup2"} or not mount.writable:
-        return
     root = gates.may_be_host_root(identity, userns)
-    if mount.fstype == "cgroup2" and not root:
-        return
-    severity = Severity.HIGH if root and mount.fstype == "cgroup" else Severity.LOW
-    version = "v1" if mount.fstype == "cgroup" else "v2"
-    title = f"cgroup {version} is writable at {mount.destination}"
-    yield Found(title, mount.where, (seen(mount, f"{mount.destination} {mount.fstype} rw"),), severity)
+    for fstype, version in (("cgroup", "v1"), ("cgroup2", "v2")):
+        found = [mount for mount in mounts if mount.fstype == fstype and mount.writable]
+        if found and (root or version == "v1"):
+            title = f"cgroup {version} is writable at {found[0].destination}"
+            title += f", and {len(found) - 1} more" if found[1:] else ""
+            evidence = several(found, [f"{mount.destination} {fstype} rw" for mount in found])
+            severity = Severity.HIGH if root and version == "v1" else Severity.LOW
+            yield Found(title, found[0].where, evidence, severity, key=version)
 
 
 @rule(

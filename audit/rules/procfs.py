@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from stockade.audit import gates
 from stockade.audit.facts import ControlFile, Identity, Mask, UserNamespace
 from stockade.audit.report import Severity
-from stockade.audit.rule import DoesNotApply, Found, Outcome, rule, seen
+from stockade.audit.rule import DoesNotApply, Found, Outcome, rule, seen, several
 
 _SYSCTL = "https://docs.kernel.org/admin-guide/sysctl/kernel.html"
 _PROC = "https://man7.org/linux/man-pages/man5/proc.5.html"
@@ -36,6 +36,18 @@ _INFORMATION = frozenset(
         "/proc/kallsyms", "/proc/kmsg", "/proc/keys", "/proc/key-users", "/proc/timer_list", "/proc/sched_debug",
         "/proc/config.gz", "/proc/latency_stats", "/proc/interrupts", "/proc/acpi", "/proc/scsi", "/proc/asound",
         "/sys/firmware", "/sys/devices/virtual/powercap", "/sys/kernel/vmcoreinfo",
+    }
+)  # fmt: skip
+
+
+# what the runtimes hide or make read-only: the OCI default lists. Open, the first lot can be written or is memory.
+_GRAVE = frozenset(
+    {"/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs", "/proc/kcore", "/proc/acpi", "/sys"}
+)
+_HIDDEN = frozenset(
+    {
+        "/proc/asound", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats",
+        "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap",
     }
 )  # fmt: skip
 
@@ -99,7 +111,7 @@ def helper_program(file: ControlFile) -> Iterator[Outcome]:
     "https://unit42.paloaltonetworks.com/cve-2022-0492-cgroups/",
     conditions=("PROC-RELEASE", "PROC-DEVALLOW"),
 )
-def cgroup_control(file: ControlFile) -> Iterator[Outcome]:
+def cgroup_control(files: tuple[ControlFile, ...]) -> Iterator[Outcome]:
     """The container can write cgroup files that lead to the host.
 
     release_agent is a program that the kernel runs on the host when a cgroup empties (CVE-2022-0492); devices.allow
@@ -122,11 +134,15 @@ def cgroup_control(file: ControlFile) -> Iterator[Outcome]:
     error = "EROFS"
     ```
     """
-    condition = _CGROUP.get(file.path.rpartition("/")[2])
-    if condition and file.outcome == "absent":
-        yield _absent(file)
-    elif condition and _writable(file):
-        yield Found(f"{file.path} can be written", file.where, (_opened(file),), conditions=(condition,))
+    # that one is absent says nothing of the kernel: only the root of a hierarchy has a release_agent
+    for name, condition in _CGROUP.items():
+        opened = sorted(
+            (file for file in files if file.path.endswith(f"/{name}") and _writable(file)), key=lambda file: file.path
+        )
+        if opened:
+            title = f"{opened[0].path} can be written" + (f", and {len(opened) - 1} more" if opened[1:] else "")
+            evidence = several(opened, [f"{file.path} opened for writing as the container" for file in opened])
+            yield Found(title, opened[0].where, evidence, conditions=(condition,), key=name)
 
 
 @rule(
@@ -168,7 +184,7 @@ def kernel_command(file: ControlFile) -> Iterator[Outcome]:
 
 
 @rule(Severity.MEDIUM, _SYSCTL, conditions=("PROC-SYSANY", "PROC-PANIC", "PROC-SUIDDUMP", "PROC-UMH"))
-def global_sysctl(file: ControlFile) -> Iterator[Outcome]:
+def global_sysctl(files: tuple[ControlFile, ...]) -> Iterator[Outcome]:
     """The container can write sysctls of the whole machine.
 
     They make the kernel panic, dump setuid programs, or change limits for everyone. Sysctls of the container's own
@@ -193,15 +209,17 @@ def global_sysctl(file: ControlFile) -> Iterator[Outcome]:
     own_namespace = true
     ```
     """
-    if not file.path.startswith("/proc/sys/") or file.path in _HELPERS or file.path in _COMMANDS:
-        return
-    if file.outcome == "absent":
-        yield _absent(file)
-    elif _writable(file):
-        helper = "/usermodehelper/" in file.path
-        condition = "PROC-UMH" if helper else _SYSCTLS.get(file.path, "PROC-SYSANY")
-        severity = Severity.LOW if helper else None
-        yield Found(f"{file.path} can be written", file.where, (_opened(file),), severity, (condition,))
+    opened: dict[str, list[ControlFile]] = {}
+    for file in files:
+        if file.path.startswith("/proc/sys/") and file.path not in _HELPERS | _COMMANDS and _writable(file):
+            usual = "PROC-UMH" if "/usermodehelper/" in file.path else "PROC-SYSANY"
+            opened.setdefault(_SYSCTLS.get(file.path, usual), []).append(file)
+    for condition, found in opened.items():
+        found.sort(key=lambda file: file.path)
+        title = f"{found[0].path} can be written" if len(found) == 1 else f"{len(found)} global sysctls can be written"
+        evidence = several(found, [f"{file.path} opened for writing as the container" for file in found])
+        severity = Severity.LOW if condition == "PROC-UMH" else None
+        yield Found(title, found[0].where, evidence, severity, (condition,), key=condition)
 
 
 @rule(Severity.HIGH, _PROC, conditions=("PROC-KCORE",))
@@ -306,10 +324,12 @@ def unmasked_paths(
     declared = "open"
     ```
     """
-    opened = [mask for mask in masks if mask.state == "open"]
+    opened = [mask for mask in masks if mask.state == "open" and mask.path in _GRAVE | _HIDDEN]
     if not opened or (gates.reaches_host_root(userns) is False and gates.host_root(identity, userns) is False):
         return
     severity = None if gates.may_be_host_root(identity, userns) else Severity.MEDIUM
+    if not any(mask.path in _GRAVE for mask in opened):
+        severity = Severity.LOW
     title = (
         f"{len(opened)} paths of /proc and /sys aren't masked" if len(opened) > 1 else f"{opened[0].path} isn't masked"
     )
