@@ -54,12 +54,17 @@ def securebits(sets: Sets, uid: int, *, no_new_privileges: bool) -> int:
             f"{_text(ambient & ~(permitted & inheritable))} can't be ambient without being permitted and inheritable",
             "give the same names to --cap-permitted and --cap-inheritable",
         )
+    if inheritable & ~bounding:
+        raise _unreachable(
+            f"{_text(inheritable & ~bounding)} can't be inheritable outside the bounding set: capset(2) refuses it",
+            "give --cap-bounding the same names too",
+        )
     if effective != permitted:
         raise _unreachable(
             f"execve makes the effective set equal to the permitted one (differs by {_text(effective ^ permitted)})",
             "give --cap-effective and --cap-permitted the same names; the program itself may lower its effective set",
         )
-    if permitted == ambient and (uid or not (bounding | inheritable)):
+    if permitted == ambient and (uid or not bounding):
         return 0
     if uid:
         raise _unreachable(
@@ -67,13 +72,13 @@ def securebits(sets: Sets, uid: int, *, no_new_privileges: bool) -> int:
             f"not {_text(permitted ^ ambient)}",
             "give the same names to --cap-ambient",
         )
-    by_root = bounding | inheritable
-    if permitted == by_root | ambient or (no_new_privileges and not permitted & ~(by_root | ambient)):
+    # inheritable | bounding, of which the bounding set is the larger; no_new_privs cuts it down to what was permitted
+    if permitted == bounding or (no_new_privileges and not permitted & ~bounding):
         return 0
     if permitted == ambient:
         return NOROOT
     raise _unreachable(
-        f"uid 0 has all of its bounding and inheritable sets after execve ({_text(by_root)}), not {_text(permitted)}",
+        f"uid 0 has all of its bounding set after execve ({_text(bounding)}), not {_text(permitted)}",
         "give --cap-bounding the same names, set no-new-privileges, or name the set in --cap-ambient too",
     )
 
@@ -98,7 +103,7 @@ def _completed(named: dict[str, int], uid: int) -> Sets:
     inheritable = named.get("inheritable", ambient)
     bounding = named.get("bounding", inheritable | ambient | (permitted or 0))
     if permitted is None:
-        permitted = ambient if uid else bounding | inheritable
+        permitted = ambient if uid else bounding
     return Sets(bounding, named.get("effective", permitted), inheritable, permitted, ambient)
 
 
