@@ -8,7 +8,6 @@ them together.
 from __future__ import annotations
 
 from stockade.errors import UsageError
-from stockade.sandbox.linux import idmap
 from stockade.sandbox.options import BY_FLAG
 from stockade.sandbox.request import Request
 
@@ -116,7 +115,7 @@ _RENAMED = {
 
 
 def assemble(given: Given, argv: tuple[str, ...]) -> Request:
-    """Make the Request of what the options gave. Raises UsageError for what does not go together."""
+    """Make the Request of what the options gave. Raises UsageError for what is no command."""
     values = {_RENAMED.get(name, name): value for name, value in given.items()}
     for field in _LISTS:
         if field in values:
@@ -140,42 +139,12 @@ def assemble(given: Given, argv: tuple[str, ...]) -> Request:
 
 
 def _check(request: Request) -> None:
-    if not request.argv:
+    """Refuse what is no command at all; what goes together otherwise is for `build` to say, for the Python API too."""
+    if not request.argv or not request.argv[0]:
         raise UsageError("PROGRAM is missing", hint="name it after the options: stockade run --host ls /")
-    if not request.argv[0]:
-        raise UsageError("PROGRAM is empty")
     if request.host_root and request.rootfs is not None:
         raise UsageError("--rootfs and --host exclude each other")
     if not request.host_root and request.rootfs is None:
         raise UsageError(
             "no root file system", hint="name a directory with --rootfs, or write --host for the host's own programs"
         )
-    if request.userns is not None and (request.uidmap or request.gidmap):
-        raise UsageError(
-            "--userns and --uidmap or --gidmap exclude each other", hint="the maps say all: leave --userns out"
-        )
-    for option, extents in (("--uidmap", request.uidmap), ("--gidmap", request.gidmap)):
-        if extents:
-            try:
-                idmap.check(extents)
-            except ValueError as error:
-                raise UsageError(f"{option}: {error}") from None
-    _check_swap(request)
-    _check_destinations(request)
-
-
-def _check_swap(request: Request) -> None:
-    if request.memory_swap is None:
-        return
-    if request.memory is None:
-        raise UsageError("--memory-swap needs --memory: it is the sum of memory and swap")
-    if request.memory_swap != -1 and request.memory_swap < request.memory:
-        raise UsageError("--memory-swap is smaller than --memory, though it is the sum of memory and swap")
-
-
-def _check_destinations(request: Request) -> None:
-    seen: set[str] = set()
-    for mount in (*request.mounts, *request.tmpfs):
-        if mount.destination in seen:
-            raise UsageError(f"two mounts have the destination {mount.destination}")
-        seen.add(mount.destination)

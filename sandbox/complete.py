@@ -48,7 +48,13 @@ def words(option: Option) -> tuple[str, ...]:
     known = {
         "capability": ("ALL", *names),
         "capability_set": ("ALL", "none", *names),
-        "security": ("no-new-privileges", "seccomp=unconfined", "seccomp=", "systempaths=unconfined"),
+        "security": (
+            "no-new-privileges",
+            "seccomp=unconfined",
+            "seccomp=default",
+            "seccomp=",
+            "systempaths=unconfined",
+        ),
         "mount": ("type=bind,source=", "type=tmpfs,target="),
         "ulimit": tuple(f"{name}=" for name in values.ULIMITS),
     }

@@ -155,7 +155,7 @@ GROUPS: tuple[tuple[str, tuple[Option, ...]], ...] = (
                 "--security-opt",
                 "OPTION",
                 values.security,
-                "seccomp=FILE, seccomp=unconfined, no-new-privileges or systempaths=unconfined (no masks over /proc)",
+                "seccomp=FILE|unconfined|default, no-new-privileges or systempaths=unconfined (no masks over /proc)",
                 "no-new-privileges",
                 repeatable=True,
                 completion="security",

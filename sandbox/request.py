@@ -54,10 +54,10 @@ class Request(Record):
     The root is either `rootfs` (an absolute directory of the host) or, with `host_root`, the host's own programs
     read-only. `user` is `UID|NAME[:GID|NAME]` as given: names are of the container's /etc/passwd. `cap_*` hold `CAP_…`
     names or `ALL`. `network` is none or host; `pid`, `ipc`, `uts` and `cgroupns` are private or host. `userns` is
-    host, auto, keep-id or nomap. `seccomp` is unconfined or an absolute path of a profile. `systempaths` is unconfined
-    or None. `memory_swap` of -1 is unlimited. `cpus` are processors, `timeout` seconds until the whole tree is killed.
-    `stop_signal` is a number. `best_effort` lets limits go that this host can't enforce. `show` is spec or plan: print
-    that instead of running. `json` asks for a report of what was enforced.
+    host, auto, keep-id or nomap. `seccomp` is unconfined, default or the absolute path of a profile. `systempaths` is
+    unconfined or None. `memory_swap` of -1 is unlimited. `cpus` are processors, `timeout` seconds until the whole tree
+    is killed. `stop_signal` is a number. `best_effort` lets limits go that this host can't enforce. `show` is spec or
+    plan: print that instead of running. `json` asks for a report of what was enforced.
     """
 
     argv: tuple[str, ...]

@@ -341,16 +341,18 @@ class Choice:
 def security(value: str) -> tuple[str, str | bool | None]:
     """Read one --security-opt: (field of the Request, its value), or ("", None) for what changes nothing here.
 
-    `seccomp=FILE|unconfined`, `no-new-privileges[=BOOL]` and `systempaths=unconfined`; a colon does for the equals
-    sign as it did in old versions of Docker. `apparmor=unconfined` and `label=disable` ask for what is the case anyway.
+    `seccomp=FILE|unconfined|default` (builtin to Docker), `no-new-privileges[=BOOL]` and `systempaths=unconfined`; a
+    colon does for the equals sign as it did in old versions of Docker. `apparmor=unconfined` and `label=disable` ask
+    for what is the case anyway.
     """
     key, separator, content = value.partition("=" if "=" in value else ":")
     if key == "no-new-privileges":
         return "no_new_privileges", boolean(content) if separator else True
     if key == "seccomp" and content:
-        return "seccomp", content if content == "unconfined" else path(content)
+        words = {"unconfined": "unconfined", "default": "default", "builtin": "default"}
+        return "seccomp", words.get(content) or path(content)
     if key == "systempaths" and content == "unconfined":
         return "systempaths", content
     if (key, content) in (("apparmor", "unconfined"), ("label", "disable")):
         return "", None
-    raise UsageError("expected seccomp=FILE|unconfined, no-new-privileges or systempaths=unconfined")
+    raise UsageError("expected seccomp=FILE|unconfined|default, no-new-privileges or systempaths=unconfined")

@@ -57,6 +57,8 @@ def _main(arguments: list[str]) -> int:
 def _failed(error: Exception, command: str) -> int:
     failure = FAILURE.get(command, 125)
     if isinstance(error, StockadeError):
+        if isinstance(error, UsageError) and not error.hint:
+            error.hint = f"see 'stockade {command} --help'"
         show(error)
         if isinstance(error, UsageError):
             return USAGE.get(command, 2)

@@ -135,6 +135,12 @@ def test_a_plain_run_goes_straight_to_the_lifecycle(monkeypatch: pytest.MonkeyPa
         ("run --host --memory 64q sh", 125, "--memory 64q: expected a size", "for example --memory 64m"),
         ("run --host --cap-add NETADMIN sh", 125, "'NETADMIN' is not a capability", "did you mean CAP_NET_ADMIN?"),
         ("run --host --network bridge sh", 125, "--network bridge: expected none or host", "--network none"),
+        ("run --host --userns host --uidmap 0:1:1 sh", 125, "both decide the id mapping", "give one of them"),
+        ("run --host --uidmap 0:1:2 --uidmap 1:5:1 sh", 125, "overlap", "see 'stockade run --help'"),
+        ("run --host -m 2m --memory-swap 1m sh", 125, "memory and swap together", "give more"),
+        ("run --host --tmpfs /x -v /usr:/x sh", 125, "/x", ""),
+        ("run --rootfs /nowhere sh", 125, "rootfs /nowhere", "unpacked root file system"),
+        ("run --host --mode strange sh", 125, "mode 'strange'", "use one of"),
         ("run --host --init=maybe sh", 125, "--init maybe: expected true or false", "--init"),
     ],
 )

@@ -104,7 +104,7 @@ def command_lines(draw: st.DrawFn) -> list[str]:
     return [word for part in parts for word in part] + draw(COMMAND)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(command_lines())
 def test_both_parsers_read_a_command_line_of_options_alike(argv: list[str]) -> None:
     both(argv)
@@ -133,7 +133,7 @@ WORDS = [
 ]
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(st.lists(st.sampled_from(WORDS) | st.text("-=eithm ", max_size=4), max_size=6))
 def test_both_parsers_read_any_words_alike(argv: list[str]) -> None:
     with mock.patch("click.echo"):  # some lines ask for help
@@ -147,7 +147,7 @@ def test_the_example_of_an_option_is_read_by_both_and_changes_the_request(option
         words[1] = f"{tmp_path}/app.env"
         with open(words[1], "w", encoding="ascii") as file:
             file.write("A=1\n")
-    before = {"rootfs": [], "host": [], "memory_swap": ["--host", "-m1m"]}.get(option.name, ["--host"])
+    before = {"rootfs": [], "host": []}.get(option.name, ["--host"])
 
     request = both([*before, *words, "sh"])
 
@@ -215,15 +215,10 @@ def test_bytes_that_are_not_text_reach_the_program_unchanged() -> None:
         ["--host"],
         ["--host", "--rootfs", "/r", "sh"],
         ["--host", "--spec", "--plan", "sh"],
-        ["--host", "--userns", "host", "--uidmap", "0:1:1", "sh"],
-        ["--host", "--uidmap", "0:1:2", "--uidmap", "1:5:1", "sh"],
-        ["--host", "--memory-swap", "1m", "sh"],
-        ["--host", "--memory", "2m", "--memory-swap", "1m", "sh"],
-        ["--host", "--tmpfs", "/x", "-v", "/a:/x", "sh"],
         ["--host", "--env"],
         ["--host", "--nothing", "sh"],
         ["--host", "--network", "bridge", "sh"],
     ],
 )
-def test_what_does_not_go_together_is_refused_by_both(argv: list[str]) -> None:
+def test_what_is_no_command_is_refused_by_both(argv: list[str]) -> None:
     assert both(argv) is None

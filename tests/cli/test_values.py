@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stockade.errors import UsageError
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         (values.pair, "a", ("a", "")),
         (values.security, "seccomp=/p.json", ("seccomp", "/p.json")),
         (values.security, "seccomp:unconfined", ("seccomp", "unconfined")),
+        (values.security, "seccomp=builtin", ("seccomp", "default")),
         (values.security, "no-new-privileges=false", ("no_new_privileges", False)),
         (values.security, "label=disable", ("", None)),
         (mount_values.volume, "/a:/b", MountRequest("bind", "/a", "/b")),
@@ -131,6 +132,7 @@ def test_a_malformed_value_is_refused(read: Callable[[str], object], text: str) 
 
 
 @pytest.mark.parametrize("option", options.OPTIONS, ids=lambda option: option.name)
+@settings(max_examples=40, deadline=None)
 @given(text=st.text(max_size=20))
 def test_no_text_makes_a_value_fail_otherwise_than_by_a_refusal(option: Option, text: str) -> None:
     try:
