@@ -1,7 +1,7 @@
 """The Python API: `Sandbox`, the engine of `stockade run` for programs that run programs.
 
-A Sandbox decides and compiles once; each `run` costs a launch and nothing else. It may be used from several threads. One
-launcher serves the whole process; it and every sandboxed program end with the process, however that ends.
+A Sandbox decides and compiles once; each `run` costs a launch and nothing else. It may be used from several threads.
+One launcher serves the whole process; it and every sandboxed program end with the process, however that ends.
 
 Nearly all of a launch does not depend on the program: namespaces, mounts, ids, capabilities. From its second run on a
 Sandbox keeps a few processes that are ready up to the filter, made while programs run. Each is used once.
@@ -15,13 +15,13 @@ import os
 import select
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from stockade.errors import StockadeError
-from stockade.sandbox import container, launch, lifecycle, store
+from stockade.sandbox import container, launch, lifecycle, steps, store
 from stockade.sandbox import plan as planning
-from stockade.sandbox import steps
 from stockade.sandbox.linux.record import Record
+from stockade.sandbox.plan_identity import process_of
 from stockade.sandbox.request import Request
 
 if TYPE_CHECKING:
@@ -121,8 +121,8 @@ class Sandbox:
     """A way to run programs with a stated privilege.
 
     Takes what `stockade run` takes, as keywords with the names of `Request`: `mode`, `rootfs`, `memory`, `cap_add`,
-    `mounts` and so on. Without a `rootfs` the programs of the host are there, read-only, and nothing else of it. `ahead`
-    is how many processes to keep ready once it has been used twice, 0 for none.
+    `mounts` and so on. Without a `rootfs` the programs of the host are there, read-only, and nothing else of it.
+    `ahead` is how many processes to keep ready once it has been used twice, 0 for none.
     """
 
     def __init__(self, *, ahead: int = AHEAD, **options: Any) -> None:
@@ -132,9 +132,7 @@ class Sandbox:
             raise TypeError("the program is given to run()")
         options.setdefault("host_root", not options.get("rootfs"))
         self.prepared = container.prepare(Request(argv=("true",), **options))
-        process = self.prepared.spec.process
-        assert process is not None
-        self.process = process
+        self.process = process_of(self.prepared.spec)
         self.ahead, self._runs = ahead, 0
         self._owner = self.prepared.user_outside
         self._inside = self.prepared.pipes_inside
@@ -147,7 +145,7 @@ class Sandbox:
         self,
         argv: Sequence[str],
         *,
-        input: bytes | str = b"",  # noqa: A002 - as in subprocess.run
+        input: bytes | str = b"",
         timeout: float | None = None,
         env: Mapping[str, str] | None = None,
         output_limit: int = OUTPUT_LIMIT,
@@ -155,7 +153,8 @@ class Sandbox:
         """Run a program to its end, with `input` on stdin, and collect what it writes.
 
         `env` is added to the sandbox's own variables. At `timeout` seconds, or when a stream exceeds `output_limit`
-        bytes, the whole tree is killed and the Result says so. Raises StockadeError when the program could not be started.
+        bytes, the whole tree is killed and the Result says so. Raises StockadeError when the program could not be
+        started.
         """
         started = time.monotonic()
         if timeout is None:
@@ -166,7 +165,7 @@ class Sandbox:
             streams, collected = self._streams(stack, input.encode() if isinstance(input, str) else input)
             child = self._go(ready, streams, argv, env)
             stack.callback(os.close, child.pidfd)
-            for _, reader in sorted(child.streams.items()):
+            for _, reader in child.streams:
                 collected[reader] = bytearray()
                 stack.callback(os.close, reader)
             container.close(streams)
@@ -177,14 +176,15 @@ class Sandbox:
             deadline = None if timeout is None else started + timeout
             why = self._collect(running, collected, deadline, output_limit)
             _, status, usage = os.wait4(child.pid, 0)
-            return self._result(status, usage, why, collected, time.monotonic() - started, ready.cgroup)
+            wall = time.monotonic() - started
+            return self._result((status, usage), why, collected, wall, ready.cgroup)
 
     def close(self) -> None:
         """End the processes that are kept ready. The Sandbox can still be used."""
         while self._ready:
             self._ready.popleft().discard()
 
-    def __enter__(self) -> Sandbox:
+    def __enter__(self) -> Self:
         """Give itself."""
         return self
 
@@ -289,7 +289,9 @@ class Sandbox:
             ready.discard()
             raise StockadeError("a program needs a name, and no argument or variable can hold a NUL byte")
         process = self.process.replace(args=tuple(argv), env=variables)
-        slots = [steps.Slot(planning.FIRST_LATE_SLOT + number, name) for number, name in enumerate(("in", "out", "err"))]
+        slots = [
+            steps.Slot(planning.FIRST_LATE_SLOT + number, name) for number, name in enumerate(("in", "out", "err"))
+        ]
         stdin, stdout, stderr = slots if not self._inside else (slots[0], steps.NONE, steps.NONE)
         last = planning.last(self.prepared.spec.replace(process=process), self._late, stdin, stdout, stderr)
         return ready.pending.go(last, b"".join([step.encode() for step in last]), streams)
@@ -336,8 +338,9 @@ class Sandbox:
 
     @staticmethod
     def _result(
-        status: int, usage: Any, why: str, collected: dict[int, bytearray], wall: float, cgroup: Cgroup | None
+        waited: tuple[int, Any], why: str, collected: dict[int, bytearray], wall: float, cgroup: Cgroup | None
     ) -> Result:
+        status, usage = waited
         stats = cgroup.stats() if cgroup is not None else None
         cpu, peak, measured_by = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, "getrusage"
         if stats is not None and stats.memory_peak is not None:

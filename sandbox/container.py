@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 
 from stockade.errors import StockadeError
-from stockade.sandbox import cgroups, filters, launch, modes, relay
+from stockade.sandbox import cgroups, filters, launch, modes
 from stockade.sandbox.build import build
 from stockade.sandbox.host import probe, survey
 from stockade.sandbox.linux import cgroups as cgroupfs
 from stockade.sandbox.linux.record import Record
 from stockade.sandbox.oci import spec as oci
-from stockade.sandbox.plan import Options, Plan, plan
+from stockade.sandbox.plan import Options, plan
+from stockade.sandbox.plan_identity import process_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from stockade.sandbox.cgroups import Cgroup
     from stockade.sandbox.host import Host
+    from stockade.sandbox.plan import Plan
+    from stockade.sandbox.relay import Wiring
     from stockade.sandbox.request import Request
 
 OPEN_TREE_CLONE, OPEN_TREE_CLOEXEC, AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE = 1, 0o2000000, -100, 0x1000, 0x8000
@@ -55,8 +58,7 @@ class Prepared(Record):
     @property
     def user_outside(self) -> int:
         """Give the program's uid as we see it."""
-        assert self.spec.process is not None
-        inside = self.spec.process.user.uid
+        inside = process_of(self.spec).user.uid
         for mapping in self.spec.linux.uid_mappings:
             if mapping.container_id <= inside < mapping.container_id + mapping.size:
                 return mapping.host_id + inside - mapping.container_id
@@ -86,7 +88,9 @@ def options(prepared: Prepared, cgroup: Cgroup | None, own_stdio: int, *, dies_w
     v1: tuple[tuple[str, str], ...] = ()
     if any(mount.type == "cgroup" for mount in spec.mounts):
         v1 = tuple(
-            (os.path.basename(h.directory), ",".join(h.controllers)) for h in cgroupfs.layout().hierarchies if h.version == 1
+            (os.path.basename(h.directory), ",".join(h.controllers))
+            for h in cgroupfs.layout().hierarchies
+            if h.version == 1
         )
     return Options(
         **placement(cgroup),
@@ -108,7 +112,7 @@ def placement(cgroup: Cgroup | None) -> dict[str, Any]:
 
 
 def _external(spec: oci.Spec, host: Host) -> bool:
-    """newuidmap is needed for more than one's own id, by a caller who may not write any map."""
+    """Tell: newuidmap is needed for more than one's own id, by a caller who may not write any map."""
     maps = spec.linux.uid_mappings + spec.linux.gid_mappings
     if not maps or host.may_map:
         return False
@@ -130,27 +134,31 @@ def make_cgroup(prepared: Prepared, identity: str) -> Cgroup | None:
 
 
 def inputs(the_plan: Plan, streams: Sequence[int], cgroup: Cgroup | None) -> tuple[list[int], list[int]]:
-    """Open what the plan needs: all descriptors in order, and those of them to close afterwards. OSError, StockadeError."""
+    """Open what the plan needs: all descriptors in order, and those of them to close afterwards.
+
+    OSError, StockadeError.
+    """
     given: list[int] = []
     opened: list[int] = []
     procs = iter(cgroup.v1_procs if cgroup else ())
+    directory = cgroup.directory if cgroup else None
+    what = ""
     try:
         for wanted in the_plan.inputs:
+            what = f"{wanted.kind} {wanted.path}"
             if wanted.kind in {"stdin", "stdout", "stderr"}:
                 given.append(streams[("stdin", "stdout", "stderr").index(wanted.kind)])
             elif wanted.kind == "procs":
                 given.append(next(procs))
-            elif wanted.kind == "cgroup":
-                assert cgroup is not None
-                assert cgroup.directory is not None
-                given.append(cgroup.directory)
+            elif wanted.kind == "cgroup" and directory is not None:
+                given.append(directory)
             else:
                 opened.append(_open(wanted.kind, wanted.path))
                 given.append(opened[-1])
     except OSError as error:
         close(opened)
         raise StockadeError(
-            f"{wanted.kind} {wanted.path}: {error.strerror}", hint="the path must exist, and root must be able to reach it"
+            f"{what}: {error.strerror}", hint="the path must exist, and root must be able to reach it"
         ) from error
     return given, opened
 
@@ -199,7 +207,7 @@ class Container:
 
 
 def start(
-    prepared: Prepared, wiring: relay.Wiring, cgroup: Cgroup | None, launcher: Callable[[], launch.Launcher]
+    prepared: Prepared, wiring: Wiring, cgroup: Cgroup | None, launcher: Callable[[], launch.Launcher]
 ) -> Container:
     """Launch. The wiring's container ends are closed here; the control group is the caller's, also on failure."""
     spec, host = prepared.spec, prepared.host

@@ -172,7 +172,11 @@ def _report(prepared: Prepared, running: Container, ending: Ending, entry: Entry
     if not prepared.request.json:
         return {}
     cgroup = running.cgroup
-    used: dict[str, object] = {"wall_seconds": ending.wall, "cpu_seconds": ending.cpu, "peak_memory": ending.peak_memory}
+    used: dict[str, object] = {
+        "wall_seconds": ending.wall,
+        "cpu_seconds": ending.cpu,
+        "peak_memory": ending.peak_memory,
+    }
     used["peak_memory_from"] = "getrusage"
     if cgroup is not None:
         stats = cgroup.stats()
@@ -221,11 +225,7 @@ def _say(prepared: Prepared, ending: Ending, report: dict[str, object]) -> None:
 
 def gc(root: str | None = None) -> list[str]:
     """Remove what ended or killed supervisors left; give one line for each container removed. Raises StockadeError."""
-    done = []
-    for found in store.entries(root or store.directory()):
-        if not found.alive:
-            done.append(_collect(found))
-    return done
+    return [_collect(found) for found in store.entries(root or store.directory()) if not found.alive]
 
 
 def _collect(found: Found) -> str:
@@ -245,7 +245,10 @@ def _collect(found: Found) -> str:
 
 
 def _kill_same(pid: int, start: object) -> None:
-    """Kill a process if it still is the one that was recorded: the pidfd is taken first, so that it can't change between."""
+    """Kill a process if it still is the one that was recorded.
+
+    The pidfd is taken first, so that it can't become another between look and signal.
+    """
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:

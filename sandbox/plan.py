@@ -1,7 +1,8 @@
 """Spec → Plan: a flat list of kernel steps in the order in which they must happen. Pure.
 
-The order, and why: descriptors go before any path is looked at; ids are mapped before anything is made; the root file system
-is complete before pivot_root; capabilities fall from the bounding set on, the filter is loaded last. `run --plan` prints it.
+The order, and why: descriptors go before any path is looked at; ids are mapped before anything is made; the root file
+system is complete before pivot_root; capabilities fall from the bounding set on, the filter is loaded last. `run
+--plan` prints it.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from stockade.sandbox import plan_identity, plan_mounts
 from stockade.sandbox import steps as s
 from stockade.sandbox.linux.record import Record
 from stockade.sandbox.oci import spec as oci
-from stockade.sandbox.plan_identity import Expected
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from stockade.sandbox.plan_identity import Expected
     from stockade.sandbox.steps import Slot, Step
 
 MAGIC = 0x4B435453
@@ -44,7 +45,8 @@ class Input(Record):
     """A descriptor that the supervisor gives with the plan: `kind` says which, `path` of what.
 
     Kinds: stdin, stdout, stderr; procs (cgroup.procs of hierarchy `path`), cgroup (directory of the cgroup2 group),
-    tree (a detached copy of the mounts at `path`, open_tree(2)), mount (of the one mount), namespace (a namespace file).
+    tree (a detached copy of the mounts at `path`, open_tree(2)), mount (of the one mount), namespace (a namespace
+    file).
     """
 
     slot: Slot
@@ -55,8 +57,8 @@ class Input(Record):
 class Plan(Record):
     """What the launcher does (`parent`) and what the new process does (`child`), with the descriptors they need.
 
-    `external_maps`: newuidmap(1) and newgidmap(1) write the maps while the child waits. `expected` is what the supervisor
-    must read back.
+    `external_maps`: newuidmap(1) and newgidmap(1) write the maps while the child waits. `expected` is what the
+    supervisor must read back.
     """
 
     parent: tuple[Step, ...]
@@ -113,8 +115,8 @@ class Options(Record):
     `cgroup` whether there is a cgroup2 directory to be cloned into. `privileged` whether we may make mounts in our own
     namespace, so that sources are copied by us. `external_maps` whether newuidmap writes the maps. `own_stdio`: bits of
     the standard streams that are pipes of ours and must be handed to the program's uid from inside. `v1` and `v2`: what
-    a cgroup mount shows. `dies_with_supervisor`: not detached. `late_streams`: the program's own streams come with its last
-    steps, see `last`.
+    a cgroup mount shows. `dies_with_supervisor`: not detached. `late_streams`: the program's own streams come with its
+    last steps, see `last`.
     """
 
     filter_program: bytes = b""
@@ -134,27 +136,31 @@ def plan(spec: oci.Spec, options: Options) -> Plan:
 
     Raises StockadeError for what a Spec can say and this runtime can't do.
     """
-    if spec.process is None or spec.root is None:
-        raise StockadeError("the spec has no process or no root", hint="config.json needs both to be run")
     slots = Slots()
-    streams = tuple(slots.input(kind) for kind in ("stdin", "stdout", "stderr"))
+    stdin, stdout, stderr = [slots.input(kind) for kind in ("stdin", "stdout", "stderr")]
     procs = tuple(slots.input("procs", path) for path in options.procs)
     cgroup = slots.input("cgroup") if options.cgroup else None
     joined = tuple((slots.input("namespace", n.path), NAMESPACES[n.type]) for n in spec.linux.namespaces if n.path)
     trees = plan_mounts.tree_inputs(spec, slots, options)
     new = [n.type for n in spec.linux.namespaces if not n.path]
     parent = list(_parent(spec, new, procs, cgroup, options))
-    if spec.annotations.get(oci.ROOT_IDMAP) == "true" and spec.root.path in trees:
-        parent.append(s.Idmap(trees[spec.root.path]))
-    child: list[Step] = [s.WaitMaps(), s.Stdio(*streams, controlling=False), s.CloseOthers()]
+    if spec.annotations.get(oci.ROOT_IDMAP) == "true" and (root := plan_identity.root_of(spec).path) in trees:
+        parent.append(s.Idmap(trees[root]))
+    child: list[Step] = [s.WaitMaps(), s.Stdio(stdin, stdout, stderr), s.CloseOthers()]
     if options.external_maps:
         child.append(s.WaitSupervisor())
     child += [s.Join(slot, flag) for slot, flag in joined]
     child += _before_root(spec, new, options)
     child += plan_mounts.root(spec, slots, trees, options)
     child += _after_root(spec, options)
-    child += last(spec, options, *streams)
-    return Plan(tuple(parent), tuple(child), tuple(slots.inputs), plan_identity.expected(spec, new, options), options.external_maps)
+    child += last(spec, options, stdin, stdout, stderr)
+    return Plan(
+        tuple(parent),
+        tuple(child),
+        tuple(slots.inputs),
+        plan_identity.expected(spec, new, options),
+        options.external_maps,
+    )
 
 
 def _parent(
@@ -182,13 +188,12 @@ def _before_root(spec: oci.Spec, new: Sequence[str], options: Options) -> Iterat
         yield s.SetIds(0, 0, spec.annotations.get(oci.SETGROUPS) != "deny", keep_capabilities=False, groups=())
     if "network" in new:
         yield s.Loopback()
-    if options.own_stdio and spec.process is not None and not spec.process.terminal:
-        yield s.OwnStdio(spec.process.user.uid, options.own_stdio)
+    if options.own_stdio and not plan_identity.process_of(spec).terminal:
+        yield s.OwnStdio(plan_identity.process_of(spec).user.uid, options.own_stdio)
 
 
 def _after_root(spec: oci.Spec, options: Options) -> Iterator[Step]:
-    process = spec.process
-    assert process is not None
+    process = plan_identity.process_of(spec)
     if spec.hostname:
         yield s.Hostname(spec.hostname)
     if spec.domainname:
@@ -204,8 +209,7 @@ def _after_root(spec: oci.Spec, options: Options) -> Iterator[Step]:
 
 def last(spec: oci.Spec, options: Options, stdin: Slot, stdout: Slot, stderr: Slot) -> tuple[Step, ...]:
     """Give the steps after Ready: the terminal or late streams, init, the filter, the program."""
-    process = spec.process
-    assert process is not None
+    process = plan_identity.process_of(spec)
     found: list[Step] = []
     flags = plan_identity.filter_flags(spec)
     if spec.annotations.get(oci.INIT) == "true":

@@ -1,4 +1,4 @@
-"""The part of a plan about who the program is: ids, capability sets, limits, filter flags, and what must be read back."""
+"""Who the program is: ids, capability sets, limits, filter flags, and what must be read back of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,24 @@ if TYPE_CHECKING:
 RLIMITS = {
     name: number
     for number, name in enumerate(
-        "CPU FSIZE DATA STACK CORE RSS NPROC NOFILE MEMLOCK AS LOCKS SIGPENDING MSGQUEUE NICE RTPRIO RTTIME".split()
+        [
+            "CPU",
+            "FSIZE",
+            "DATA",
+            "STACK",
+            "CORE",
+            "RSS",
+            "NPROC",
+            "NOFILE",
+            "MEMLOCK",
+            "AS",
+            "LOCKS",
+            "SIGPENDING",
+            "MSGQUEUE",
+            "NICE",
+            "RTPRIO",
+            "RTTIME",
+        ]
     )
 }
 #: seccomp(2); TSYNC means nothing for a process of one thread
@@ -34,9 +51,9 @@ SYS_ADMIN = 1 << 21
 class Expected(Record):
     """What must be read from /proc: `before` when the process stands ready, `after` once the program runs.
 
-    The sets are masks. `uid` and `gid` are the container's; `uid_map`, `gid_map` as (inside, outside, size), empty where the
-    user namespace is shared. `new` holds OCI types of namespaces that must differ from ours. `read_only` are mount points
-    that must be read-only, `filtered` whether a filter must be there.
+    The sets are masks. `uid` and `gid` are the container's; `uid_map`, `gid_map` as (inside, outside, size), empty
+    where the user namespace is shared. `new` holds OCI types of namespaces that must differ from ours. `read_only` are
+    mount points that must be read-only, `filtered` whether a filter must be there.
     """
 
     before: capabilities.Sets
@@ -54,6 +71,20 @@ class Expected(Record):
 def map_text(mappings: Sequence[oci.LinuxIDMapping]) -> str:
     """Give the text for /proc/PID/uid_map."""
     return "".join(f"{m.container_id} {m.host_id} {m.size}\n" for m in mappings)
+
+
+def process_of(spec: oci.Spec) -> oci.Process:
+    """Give the program's part of the Spec. Raises StockadeError where there is none."""
+    if spec.process is None:
+        raise StockadeError("the spec has no process", hint="config.json needs one to be run")
+    return spec.process
+
+
+def root_of(spec: oci.Spec) -> oci.Root:
+    """Give the root's part of the Spec. Raises StockadeError where there is none."""
+    if spec.root is None:
+        raise StockadeError("the spec has no root", hint="config.json needs one to be run")
+    return spec.root
 
 
 def maps_zero(spec: oci.Spec) -> bool:
@@ -77,7 +108,10 @@ def wanted_sets(process: oci.Process) -> capabilities.Sets:
 
 
 def _sets_before(process: oci.Process, *, filtered: bool) -> capabilities.Sets:
-    """Give the sets up to execve: without no_new_privs the filter needs CAP_SYS_ADMIN, which execve takes away again."""
+    """Give the sets up to execve.
+
+    Without no_new_privs the filter needs CAP_SYS_ADMIN, which execve takes away again.
+    """
     wanted = wanted_sets(process)
     if process.no_new_privileges or not filtered:
         return wanted
@@ -86,8 +120,7 @@ def _sets_before(process: oci.Process, *, filtered: bool) -> capabilities.Sets:
 
 def identity(spec: oci.Spec, options: Options) -> Iterator[Step]:
     """Give the steps from the bounding set to no_new_privs."""
-    process = spec.process
-    assert process is not None
+    process = process_of(spec)
     for limit in process.rlimits:
         name = limit.type.removeprefix("RLIMIT_")
         if name not in RLIMITS:
@@ -99,7 +132,9 @@ def identity(spec: oci.Spec, options: Options) -> Iterator[Step]:
         yield s.Securebits(securebits)
     set_groups = spec.annotations.get(oci.SETGROUPS) != "deny"
     user = process.user
-    yield s.SetIds(user.uid, user.gid, set_groups, keep_capabilities=True, groups=user.additional_gids if set_groups else ())
+    yield s.SetIds(
+        user.uid, user.gid, set_groups, keep_capabilities=True, groups=user.additional_gids if set_groups else ()
+    )
     yield s.Capabilities(before.effective, before.permitted, before.inheritable)
     yield s.Ambient(before.ambient)
     if process.no_new_privileges:
@@ -118,12 +153,10 @@ def filter_flags(spec: oci.Spec) -> int:
 
 def expected(spec: oci.Spec, new: Sequence[str], options: Options) -> Expected:
     """Give what the supervisor compares with /proc."""
-    process = spec.process
-    assert process is not None
-    assert spec.root is not None
+    process = process_of(spec)
     filtered = bool(options.filter_program)
     read_only = [m.destination for m in spec.mounts if {"ro", "rro"} & set(m.options)]
-    if spec.root.readonly:
+    if root_of(spec).readonly:
         read_only.append("/")
     return Expected(
         before=_sets_before(process, filtered=filtered),

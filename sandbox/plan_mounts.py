@@ -1,7 +1,7 @@
 """The part of a plan about the root file system: mounts, devices, masks, pivot_root.
 
-Everything is mounted onto a descriptor that openat2(2) found inside the root, in the order of the Spec, so that a mount point
-is looked for in what the earlier mounts made. Links in the root can lead nowhere else.
+Everything is mounted onto a descriptor that openat2(2) found inside the root, in the order of the Spec, so that a mount
+point is looked for in what the earlier mounts made. Links in the root can lead nowhere else.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from stockade.errors import StockadeError
 from stockade.sandbox import steps as s
 from stockade.sandbox.oci import spec as oci
+from stockade.sandbox.plan_identity import process_of, root_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -87,13 +88,12 @@ def tree_inputs(spec: oci.Spec, slots: Slots, options: Options) -> dict[str, Slo
     A child in a user namespace has no capability over the host's files. What everyone may reach it opens itself, which
     is cheaper: the paths below /usr, /dev and the like that the modes bind.
     """
-    assert spec.root is not None
     namespace = spec.linux.namespace("user")
     if not options.privileged or namespace is None:
         return {}
     trees = {}
     if spec.annotations.get(oci.ROOT_TMPFS) != "tmpfs":
-        trees[spec.root.path] = slots.input("tree", spec.root.path)
+        trees[root_of(spec).path] = slots.input("tree", root_of(spec).path)
     for mount in spec.mounts:
         if is_bind(mount) and mount.source not in PUBLIC and not mount.source.startswith("/dev/"):
             # One copy for each mount, by its destination: a detached tree can be attached once.
@@ -103,42 +103,59 @@ def tree_inputs(spec: oci.Spec, slots: Slots, options: Options) -> dict[str, Slo
 
 #: what the modes bind, and every user of the host may open
 PUBLIC = frozenset(
-    "/usr /bin /sbin /lib /lib32 /lib64 /libx32 /sys /proc /etc/alternatives /etc/ssl /etc/pki /etc/ca-certificates"
-    " /etc/crypto-policies /etc/ld.so.cache /etc/ld.so.conf /etc/ld.so.conf.d".split()
+    [
+        "/usr",
+        "/bin",
+        "/sbin",
+        "/lib",
+        "/lib32",
+        "/lib64",
+        "/libx32",
+        "/sys",
+        "/proc",
+        "/etc/alternatives",
+        "/etc/ssl",
+        "/etc/pki",
+        "/etc/ca-certificates",
+        "/etc/crypto-policies",
+        "/etc/ld.so.cache",
+        "/etc/ld.so.conf",
+        "/etc/ld.so.conf.d",
+    ]
 )
 
 
 def root(spec: oci.Spec, slots: Slots, trees: dict[str, Slot], options: Options) -> Iterator[Step]:
     """Give the steps from the caller's mounts to a root that is pivoted to."""
-    assert spec.root is not None
-    assert spec.process is not None
+    process = process_of(spec)
     yield s.Propagation("/", MS_SLAVE | MS_REC)
     yield s.Propagation("/", (MS_SLAVE if spec.linux.rootfs_propagation.endswith("slave") else MS_PRIVATE) | MS_REC)
     host = slots.new("host /")
     yield s.Open(host, "/", O_PATH | O_DIRECTORY)
-    top = trees.get(spec.root.path) or slots.new("root")
+    top = trees.get(root_of(spec).path) or slots.new("root")
     yield from _top(spec, slots, top, trees)
     yield s.Attach(top, host)
     for name in ("proc", "sys", "dev"):
         yield s.RefuseLink(top, name)
     known: dict[str, Slot] = {}
+    context = _Context(slots, top, trees, known, options)
     for mount in spec.mounts:
-        yield from _mount(mount, slots, top, trees, known, options)
+        yield from _mount(mount, context)
     yield from _devices(spec, slots, top, known)
-    if spec.process.terminal:
-        size = spec.process.console_size or oci.Box(0, 0)
+    if process.terminal:
+        size = process.console_size or oci.Box(0, 0)
         terminal = s.Slot(TERMINAL_SLOT, "terminal")
-        yield s.Terminal(top, terminal, spec.process.user.uid, size.height, size.width)
-    if spec.process.cwd != "/":
-        yield s.Ensure(slots.new("cwd"), top, spec.process.cwd, directory=True, mode=0o755)
+        yield s.Terminal(top, terminal, process.user.uid, size.height, size.width)
+    if process.cwd != "/":
+        yield s.Ensure(slots.new("cwd"), top, process.cwd, directory=True, mode=0o755)
     yield from _kernel_interfaces(spec, slots, top, known)
-    if spec.root.readonly:
+    if root_of(spec).readonly:
         yield s.SetAttributes(top, RDONLY, 0, 0, recursive=False)
     yield s.Pivot(top)
 
 
 def _top(spec: oci.Spec, slots: Slots, top: Slot, trees: dict[str, Slot]) -> Iterator[Step]:
-    assert spec.root is not None
+    top_path = root_of(spec).path
     if spec.annotations.get(oci.ROOT_TMPFS) == "tmpfs":
         size = spec.annotations.get(oci.ROOT_SIZE, "")
         yield s.Filesystem(top, "tmpfs", NODEV, (("mode", "0755"), *((("size", size),) if size else ())))
@@ -152,29 +169,37 @@ def _top(spec: oci.Spec, slots: Slots, top: Slot, trees: dict[str, Slot]) -> Ite
             if key.startswith(oci.ROOT_FILE):
                 yield s.WriteFile(top, key.removeprefix(oci.ROOT_FILE), 0o644, content.encode())
         return
-    if spec.root.path not in trees:
+    if top_path not in trees:
         source = slots.new("rootfs")
-        yield s.Open(source, spec.root.path, O_PATH | O_DIRECTORY)
+        yield s.Open(source, top_path, O_PATH | O_DIRECTORY)
         yield s.CloneTree(top, source, recursive=True)
     # Device nodes that an image brings are dead, in all that is mounted there.
     yield s.SetAttributes(top, NODEV, 0, 0, recursive=True)
-    if spec.root.readonly:
+    if root_of(spec).readonly:
         yield s.SetAttributes(top, RDONLY, 0, 0, recursive=True)
         yield s.WritableTop(top)
 
 
-def _mount(
-    mount: oci.Mount, slots: Slots, top: Slot, trees: dict[str, Slot], known: dict[str, Slot], options: Options
-) -> Iterator[Step]:
+class _Context:
+    """What the mounts of one plan share: slots, the root, copied sources, and what is mounted where so far."""
+
+    def __init__(
+        self, slots: Slots, top: Slot, trees: dict[str, Slot], known: dict[str, Slot], options: Options
+    ) -> None:
+        self.slots, self.top, self.trees, self.known, self.options = slots, top, trees, known, options
+
+
+def _mount(mount: oci.Mount, context: _Context) -> Iterator[Step]:
+    slots, top, known = context.slots, context.top, context.known
     flags = Flags(mount.options)
-    tree = trees.get(mount.destination) if is_bind(mount) else None
+    tree = context.trees.get(mount.destination) if is_bind(mount) else None
     target = slots.new(f"{mount.destination} in root")
     if is_bind(mount):
         copied = tree is not None
         tree = tree or slots.new(mount.source)
         yield from _bind(mount, flags, slots, tree, copied=copied)
     elif mount.type == "cgroup":
-        yield from _cgroup(mount, flags, slots, top, options)
+        yield from _cgroup(mount, flags, slots, top, context.options)
         return
     else:
         tree = slots.new(f"new {mount.type}")
@@ -259,12 +284,13 @@ def _device(device: oci.LinuxDevice, directory: Slot, name: str, *, user_namespa
 
 
 def _kernel_interfaces(spec: oci.Spec, slots: Slots, top: Slot, known: dict[str, Slot]) -> Iterator[Step]:
-    process = spec.process
-    assert process is not None
+    process = process_of(spec)
     if spec.linux.sysctl or process.oom_score_adj is not None:
         proc = known.get("/proc")
         if proc is None:
-            raise StockadeError("sysctls and oom_score_adj need a /proc in the container", hint="add a mount of type proc")
+            raise StockadeError(
+                "sysctls and oom_score_adj need a /proc in the container", hint="add a mount of type proc"
+            )
         for key, value in spec.linux.sysctl.items():
             yield s.Sysctl(proc, "sys/" + key.replace(".", "/"), value.encode())
         if process.oom_score_adj is not None:

@@ -1,8 +1,9 @@
 """Standard streams between a supervisor and its container.
 
-The program must be able to open /dev/stdout by name, whoever it runs as, and must not get the caller's terminal, sockets or
-files that it could not have opened. A stream that is the program's own already is passed on as it is; any other becomes a
-pipe of ours, and we copy. Nothing here waits for a slow reader in a way that a deadline could not interrupt.
+The program must be able to open /dev/stdout by name, whoever it runs as, and must not get the caller's terminal,
+sockets or files that it could not have opened. A stream that is the program's own already is passed on as it is; any
+other becomes a pipe of ours, and we copy. Nothing here waits for a slow reader in a way that a deadline could not
+interrupt.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ class Stream:
             if not self.pending:
                 self.finish()
                 return False
-            return self._push() or True
+            self._push()
+            return True
         except BlockingIOError:
             return self._blocked()
         except OSError as error:
@@ -139,7 +141,8 @@ class Wiring:
     def connect(self, *, uid: int, stdin: bool, terminal: bool, inside: bool) -> None:
         """Decide for each of our own 0, 1 and 2. `uid` is the program's, seen from here.
 
-        `inside`: the container makes the pipes, because we may not give ours to `uid`; `received` takes their other ends.
+        `inside`: the container makes the pipes, because we may not give ours to `uid`; `received` takes their other
+        ends.
         """
         self.inside = inside
         if terminal:
@@ -181,9 +184,9 @@ class Wiring:
         self.streams.append(Stream(reader, number, close_source=True, close_target=False))
         return writer
 
-    def received(self, ends: dict[int, int]) -> None:
+    def received(self, ends: tuple[tuple[int, int], ...]) -> None:
         """Copy from and to the pipes that the container made: stream number → our end."""
-        for number, end in ends.items():
+        for number, end in ends:
             if number == 0:
                 self.streams.append(Stream(0, end, close_source=False, close_target=True))
             else:
@@ -215,7 +218,9 @@ def drain(streams: list[Stream], expired: Callable[[], bool]) -> None:
     """Copy what a container has left in its pipes; an end that nobody reads does not hold us."""
     for stream in streams:
         while stream.open and not expired():
-            if not stream.move() and stream.open and not (stream.pending and _wait(stream.target)):
+            if stream.move():
+                continue
+            if not stream.pending or not _wait(stream.target):
                 break
         stream.finish()
 

@@ -37,7 +37,9 @@ def step_name(step: Step) -> str:
         return f"mount {step.type}"
     if isinstance(step, s.Clone):
         return "user namespace" if step.flags & NEWUSER else "clone"
-    return {s.WriteMaps: "id maps", s.Propagation: "propagation", s.SetIds: "ids", s.Unshare: "unshare"}.get(type(step), "")
+    return {s.WriteMaps: "id maps", s.Propagation: "propagation", s.SetIds: "ids", s.Unshare: "unshare"}.get(
+        type(step), ""
+    )
 
 
 TABLE: tuple[tuple[type[Step] | tuple[type[Step], ...], int, str], ...] = (
@@ -46,12 +48,28 @@ TABLE: tuple[tuple[type[Step] | tuple[type[Step], ...], int, str], ...] = (
     (s.Open, errno.ENOTDIR, "name a directory"),
     (s.RefuseLink, errno.ELOOP, "the root file system is hostile or broken: make /proc, /sys and /dev directories"),
     ((s.Ensure, s.EnsureLike), errno.EROFS, "make the mount point in the root file system first: it can't be written"),
-    ((s.Ensure, s.EnsureLike), errno.EACCES, "the container's root must own the root file system: chown it to the mapped ids"),
-    ((s.Ensure, s.EnsureLike), errno.EOVERFLOW, "the owner of that directory is not mapped: chown the root file system to the mapped ids"),
+    (
+        (s.Ensure, s.EnsureLike),
+        errno.EACCES,
+        "the container's root must own the root file system: chown it to the mapped ids",
+    ),
+    (
+        (s.Ensure, s.EnsureLike),
+        errno.EOVERFLOW,
+        "the owner of that directory is not mapped: chown the root file system to the mapped ids",
+    ),
     ((s.Ensure, s.EnsureLike), errno.ELOOP, "a link in the root file system leads through /proc: that is refused"),
     ((s.Ensure, s.EnsureLike), errno.ENOENT, "a link in the root file system leads nowhere: make its target"),
-    ((s.Ensure, s.EnsureLike), errno.ENOTDIR, "the mount point and what is mounted must both be directories or both be files"),
-    ((s.Ensure, s.EnsureLike), errno.EISDIR, "the mount point and what is mounted must both be directories or both be files"),
+    (
+        (s.Ensure, s.EnsureLike),
+        errno.ENOTDIR,
+        "the mount point and what is mounted must both be directories or both be files",
+    ),
+    (
+        (s.Ensure, s.EnsureLike),
+        errno.EISDIR,
+        "the mount point and what is mounted must both be directories or both be files",
+    ),
     (s.WorkingDirectory, errno.ELOOP, "the working directory may not lead through /proc/self/fd (CVE-2024-21626)"),
     (s.WorkingDirectory, errno.ENOENT, "the working directory must exist inside the container"),
     (s.WorkingDirectory, errno.EACCES, "the container's user must be able to enter the working directory"),

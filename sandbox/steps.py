@@ -1,7 +1,8 @@
 """The steps of a plan: what the launcher can do, one class an operation, in the order of launcher.c's list.
 
-A step has no decision in it. Its fields are encoded in their order: a number or a slot as 8 bytes, a text as its length, its
-bytes and zeros up to the next multiple of 8, a tuple as its length and its items. `str(step)` is its line in `--plan`.
+A step has no decision in it. Its fields are encoded in their order: a number or a slot as 8 bytes, a text as its
+length, its bytes and zeros up to the next multiple of 8, a tuple as its length and its items. `str(step)` is its line
+in `--plan`.
 """
 
 from __future__ import annotations
@@ -250,7 +251,9 @@ class Filesystem(Step):
 
     def __str__(self) -> str:
         options = " ".join(f"{key}={value}" if value else key for key, value in self.options)
-        return f"make a {self.type} as {self.to} ({' '.join(filter(None, (attribute_names(self.attributes), options)))})"
+        return (
+            f"make a {self.type} as {self.to} ({' '.join(filter(None, (attribute_names(self.attributes), options)))})"
+        )
 
 
 class Attach(Step):
@@ -633,10 +636,15 @@ class WorkingDirectory(Step):
 
 
 class Ready(Step):
-    """Report, and wait for the supervisor to compare. The descriptors of last steps that it sends go from `first` on."""
+    """Report, and wait for the supervisor to compare.
+
+    The descriptors of last steps that it sends go from `first` on.
+    """
 
     first: int
-    why = "the supervisor reads ids, capabilities, maps, namespaces and mounts back from /proc; a difference ends it here"
+    why = (
+        "the supervisor reads ids, capabilities, maps, namespaces and mounts back from /proc; a difference ends it here"
+    )
 
     def __str__(self) -> str:
         return "be compared with the Spec"
@@ -707,7 +715,16 @@ for _number, _operation in enumerate(OPERATIONS):
     _operation.op = _number
 
 #: mount_setattr(2)
-ATTRIBUTES = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "noatime": 0x10, "strictatime": 0x20, "nodiratime": 0x80, "nosymfollow": 0x200000}
+ATTRIBUTES = {
+    "ro": 1,
+    "nosuid": 2,
+    "nodev": 4,
+    "noexec": 8,
+    "noatime": 0x10,
+    "strictatime": 0x20,
+    "nodiratime": 0x80,
+    "nosymfollow": 0x200000,
+}
 PROPAGATIONS = {1 << 17: "unbindable", 1 << 18: "private", 1 << 19: "slave", 1 << 20: "shared"}
 
 

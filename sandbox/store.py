@@ -1,8 +1,8 @@
 """Containers on disk: what a supervisor means to make is written down before it is made, so that `gc` can undo it.
 
-A container is a directory `ID` with `state.json` (OCI's state and a little more) and `lock`, which the supervisor holds for
-as long as it lives: the kernel lets go of a lock whatever way a process ends, so a lock that can be had belongs to no one.
-`names/NAME` is a link to the ID. Only its owner may enter the tree.
+A container is a directory `ID` with `state.json` (OCI's state and a little more) and `lock`, which the supervisor holds
+for as long as it lives: the kernel lets go of a lock whatever way a process ends, so a lock that can be had belongs to
+no one. `names/NAME` is a link to the ID. Only its owner may enter the tree.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import errno
 import fcntl
 import os
 import stat
-
 from _json import encode_basestring_ascii
 
 from stockade.errors import StockadeError
@@ -34,7 +33,7 @@ def directory(uid: int | None = None) -> str:
     for base in (runtime, f"/run/user/{uid}"):
         if base and _owned(base, uid):
             return f"{base}/stockade"
-    return f"/tmp/stockade-{uid}"  # noqa: S108 - made 0700 and checked to be ours below
+    return f"/tmp/stockade-{uid}"
 
 
 def _owned(path: str, uid: int) -> bool:
@@ -117,8 +116,9 @@ class Entry:
     def write(self, **changes: object) -> None:
         """Write the state whole or not at all: a temporary and rename.
 
-        Without fsync: what it describes ends with the kernel, and /run is memory on nearly all machines. Where it isn't,
-        fsync costs more than a launch, and an empty file after a power failure reads as no state, which gc removes.
+        Without fsync: what it describes ends with the kernel, and /run is memory on nearly all machines. Where it
+        isn't, fsync costs more than a launch, and an empty file after a power failure reads as no state, which gc
+        removes.
         """
         self.state |= changes
         temporary = f"{self.path}/.state.json"

@@ -1,4 +1,4 @@
-"""Watches one container in the foreground: copies its streams, passes signals on, keeps its deadline, waits for its end."""
+"""Watches one container in the foreground: its streams, its signals, its deadline, its end."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import os
 import select
 import time
 
-import _signal
-
 from stockade.sandbox import relay, terminal
 from stockade.sandbox.linux.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal as _signal
+    from typing import Any, Self
+
     from stockade.sandbox.container import Container
     from stockade.sandbox.launch import Launcher
     from stockade.sandbox.relay import Stream
+else:
+    import _signal  # without the enumerations of `signal`, which cost 4 ms
 
 #: what the caller sends us is meant for the program
 FORWARDED = ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGCONT", "SIGWINCH")
@@ -47,9 +50,9 @@ class Signals:
 
     def __init__(self) -> None:
         self.reader = self.writer = -1
-        self.before: dict[int, object] = {}
+        self.before: dict[int, Any] = {}
 
-    def __enter__(self) -> Signals:
+    def __enter__(self) -> Self:
         """Take the signals over."""
         self.reader, self.writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         for name in FORWARDED:
@@ -103,7 +106,10 @@ class Supervisor:
         if not self.container.prepared.contained:
             self.container.kill()
         wall = time.monotonic() - self.started
-        relay.drain([stream for stream in self.streams if stream.close_source or stream.source == self._terminal()], self._expired)
+        relay.drain(
+            [stream for stream in self.streams if stream.close_source or stream.source == self._terminal()],
+            self._expired,
+        )
         return Ending(
             exit_code=os.WEXITSTATUS(status) if os.WIFEXITED(status) else 0,
             signal=os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,

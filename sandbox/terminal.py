@@ -8,6 +8,10 @@ import termios
 
 from stockade.errors import UsageError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
+
 _SIZE = bytes(8)
 
 
@@ -17,10 +21,12 @@ class Raw:
     def __init__(self) -> None:
         """Raise UsageError where stdin is no terminal, as docker run -it does."""
         if not os.isatty(0):
-            raise UsageError("the input device is not a terminal", hint="leave -t out when input comes from a pipe or file")
+            raise UsageError(
+                "the input device is not a terminal", hint="leave -t out when input comes from a pipe or file"
+            )
         self.saved = termios.tcgetattr(0)
 
-    def __enter__(self) -> Raw:
+    def __enter__(self) -> Self:
         """Switch to raw mode, as cfmakeraw(3) does."""
         iflag, oflag, cflag, lflag, ispeed, ospeed, cc = termios.tcgetattr(0)
         iflag &= ~(

@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from stockade.sandbox.plan_identity import Expected
 
 #: OCI's type → the name in /proc/PID/ns
-PROC_NAMES = {"user": "user", "mount": "mnt", "pid": "pid", "network": "net", "ipc": "ipc", "uts": "uts", "cgroup": "cgroup", "time": "time"}
+PROC_NAMES = {
+    "user": "user",
+    "mount": "mnt",
+    "pid": "pid",
+    "network": "net",
+    "ipc": "ipc",
+    "uts": "uts",
+    "cgroup": "cgroup",
+    "time": "time",
+}
 _own: dict[str, str] = {}
 
 
@@ -72,7 +81,9 @@ def _sets_differ(wanted: capabilities.Sets, found: capabilities.Sets) -> Stockad
         want, have = getattr(wanted, name), getattr(found, name)
         if want != have:
             more, less = capabilities.names(have & ~want), capabilities.names(want & ~have)
-            return differs(f"the {name} set", " ".join(capabilities.names(want)) or "empty", f"more by {more}, less by {less}")
+            return differs(
+                f"the {name} set", " ".join(capabilities.names(want)) or "empty", f"more by {more}, less by {less}"
+            )
     return differs("the capability sets", wanted, found)
 
 
@@ -112,6 +123,12 @@ def _read_only(pid: int, expected: Expected) -> None:
         fields = line.split(b" ", 6)
         flags[fields[4]] = fields[5]  # of several mounts on one point the last covers the others
     for point in expected.read_only:
-        key = os.fsencode(point).replace(b"\\", b"\\134").replace(b" ", b"\\040").replace(b"\n", b"\\012").replace(b"\t", b"\\011")
+        key = (
+            os.fsencode(point)
+            .replace(b"\\", b"\\134")
+            .replace(b" ", b"\\040")
+            .replace(b"\n", b"\\012")
+            .replace(b"\t", b"\\011")
+        )
         if key in flags and not flags[key].startswith(b"ro"):
             raise differs(f"the mount {point}", "read-only", flags[key].decode())
