@@ -1,0 +1,208 @@
+"""Steps about the process itself: its making, its streams, its hand-shake, its execution."""
+
+from __future__ import annotations
+
+from stockade.sandbox.steps_base import Slot, Step, encode_value, head, word
+
+
+class Clone(Step):
+    """Make the process with its namespaces, clone(2); in the cgroup of a slot where there is one (cgroup v2)."""
+
+    why = "a child of the supervisor, with namespaces of its own from its first instruction"
+    flags: int
+    names: str
+    cgroup: int = 512
+
+    def encode(self) -> bytes:
+        """Give the flags and the slot; `names` is for readers."""
+        payload = word(self.flags) + word(self.cgroup)
+        return head(self.op, len(payload)) + payload
+
+    def __str__(self) -> str:
+        return f"clone a child with new namespaces: {self.names or 'none'}"
+
+
+class Place(Step):
+    """Write the pid into a cgroup.procs file, cgroups(7)."""
+
+    why = "limits hold before the first instruction of the program"
+    procs: Slot
+
+    def __str__(self) -> str:
+        return f"put the child into the cgroup {self.procs}"
+
+
+class WriteMaps(Step):
+    """Write uid_map and gid_map, user_namespaces(7)."""
+
+    why = "ids inside are ids outside only as written here"
+    uid_map: str
+    gid_map: str
+    deny_setgroups: bool
+
+    def __str__(self) -> str:
+        groups = ", setgroups denied" if self.deny_setgroups else ""
+        uids = "; ".join(self.uid_map.split("\n")).rstrip("; ")
+        gids = "; ".join(self.gid_map.split("\n")).rstrip("; ")
+        return f"map uids {uids} and gids {gids}{groups}"
+
+
+class WaitMaps(Step):
+    """Wait for the launcher's word."""
+
+    why = "nothing is done under ids that are not mapped yet"
+
+    def __str__(self) -> str:
+        return "wait until the launcher has placed and mapped this process"
+
+
+class WaitSupervisor(Step):
+    """Wait for the supervisor's word."""
+
+    why = "newuidmap(1) writes the maps: it may use the subordinate ids of this user, we may not"
+
+    def __str__(self) -> str:
+        return "wait until newuidmap and newgidmap have written the maps"
+
+
+class CloseOthers(Step):
+    """close_range(2) over everything that is not of this launch."""
+
+    why = "no descriptor of the host reaches a path lookup or the program (CVE-2024-21626)"
+
+    def __str__(self) -> str:
+        return "close every descriptor that is not of this launch"
+
+
+class DeathSignal(Step):
+    """PR_SET_PDEATHSIG, prctl(2)."""
+
+    why = "a third guard, after the launcher's pidfd and gc: the program dies with its supervisor"
+    signal: int
+
+    def __str__(self) -> str:
+        return f"be killed by signal {self.signal} when the supervisor dies"
+
+
+class Unshare(Step):
+    """unshare(2)."""
+
+    why = "the root of a cgroup namespace is where its creator is: after the process was placed"
+    flags: int
+    names: str
+
+    def encode(self) -> bytes:
+        """Give the flags; `names` is for readers."""
+        return head(self.op, 8) + word(self.flags)
+
+    def __str__(self) -> str:
+        return f"unshare {self.names}"
+
+
+class Join(Step):
+    """setns(2) with a namespace descriptor."""
+
+    why = "a namespace that was named by path"
+    namespace: Slot
+    flag: int
+
+    def __str__(self) -> str:
+        return f"join {self.namespace}"
+
+
+class Terminal(Step):
+    """Open a pty of the container's devpts, send its master out, bind its slave to /dev/console."""
+
+    why = "a terminal of its own: what is typed at the host's can't be faked from inside (TIOCSTI)"
+    root: Slot
+    to: Slot
+    uid: int
+    rows: int
+    columns: int
+
+    def __str__(self) -> str:
+        return f"open a terminal in the container for uid {self.uid}, as {self.to}"
+
+
+class Stdio(Step):
+    """dup3(2) onto 0, 1 and 2."""
+
+    why = "the only descriptors of the supervisor that the program gets"
+    stdin: Slot
+    stdout: Slot
+    stderr: Slot
+    controlling: bool = False
+
+    def __str__(self) -> str:
+        end = ", as controlling terminal" if self.controlling else ""
+        return f"stdin {self.stdin}, stdout {self.stdout}, stderr {self.stderr}{end}"
+
+
+class OwnStdio(Step):
+    """Make pipes for standard streams and send their other ends to the supervisor."""
+
+    why = "so that the program can open /dev/stdout by name, whoever it runs as"
+    uid: int
+    which: int
+
+    def __str__(self) -> str:
+        names = [name for bit, name in enumerate(("stdin", "stdout", "stderr")) if self.which >> bit & 1]
+        return f"make pipes for {', '.join(names)} that belong to uid {self.uid}"
+
+
+class WorkingDirectory(Step):
+    """openat2 in the root, fchdir, getcwd."""
+
+    why = "never through a magic link, and below the root (CVE-2024-21626)"
+    path: str
+
+    def __str__(self) -> str:
+        return f"change to {self.path}"
+
+
+class Ready(Step):
+    """Report, and wait for the supervisor to compare.
+
+    The descriptors of last steps that it sends go from `first` on.
+    """
+
+    first: int
+    why = (
+        "the supervisor reads ids, capabilities, maps, namespaces and mounts back from /proc; a difference ends it here"
+    )
+
+    def __str__(self) -> str:
+        return "be compared with the Spec"
+
+
+class Init(Step):
+    """Fork; the parent stays as process 1, with the same filter."""
+
+    why = "reaps orphans and forwards signals"
+    flags: int
+    program: bytes
+    effective: int
+    permitted: int
+    inheritable: int
+
+    def __str__(self) -> str:
+        return "fork: this process stays as init, the child goes on"
+
+
+class Execute(Step):
+    """execve(2) of the first place where the program is."""
+
+    why = "the program"
+    places: tuple[str, ...]
+    argv: tuple[str, ...]
+    environment: tuple[str, ...]
+
+    def encode(self) -> bytes:
+        """Give the three lengths, then the three lists."""
+        lists = (self.places, self.argv, self.environment)
+        payload = b"".join([word(len(words)) for words in lists])
+        payload += b"".join([encode_value(word) for words in lists for word in words])
+        return head(self.op, len(payload)) + payload
+
+    def __str__(self) -> str:
+        return f"execute {' '.join(map(repr, self.argv))} with {len(self.environment)} variables"
