@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from stockade.sandbox.steps_base import Slot, Step, head, set_names, word
+from stockade.sandbox.steps_base import Step, head, set_names, word
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from stockade.sandbox.steps_base import Slot
 
 
 class SetIds(Step):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from stockade.sandbox.steps_base import PROPAGATIONS, Slot, Step, attribute_names
+from stockade.sandbox.steps_base import PROPAGATIONS, Step, attribute_names
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from stockade.sandbox.steps_base import Slot
 
 
 class Propagation(Step):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from stockade.sandbox.steps_base import Slot, Step, encode_value, head, word
+from stockade.sandbox.steps_base import Step, encode_value, head, word
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from stockade.sandbox.steps_base import Slot
 
 
 class Clone(Step):
