@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -74,14 +75,12 @@ def test_the_owner_of_another_process_namespace_is_seen_from_outside() -> None:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        calls.unshare(calls.CLONE_NEWUSER | calls.CLONE_NEWUTS)
-        os.write(writer, b"x")
-        os.close(writer)
-        os.read(reader, 0)
-        import time
-
-        time.sleep(60)
-        os._exit(0)
+        try:
+            calls.unshare(calls.CLONE_NEWUSER | calls.CLONE_NEWUTS)
+            os.write(writer, b"x")
+            time.sleep(60)
+        finally:
+            os._exit(0)
     os.read(reader, 1)
     try:
         user = namespaces.inode(child, "user")
@@ -112,10 +111,12 @@ def kernel_takes(mappings: list[Mapping]) -> bool:
     to_parent, to_child = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
-        calls.unshare(calls.CLONE_NEWUSER)
-        os.write(to_parent[1], b"x")
-        os.read(to_child[0], 1)
-        os._exit(0)
+        try:
+            calls.unshare(calls.CLONE_NEWUSER)
+            os.write(to_parent[1], b"x")
+            os.read(to_child[0], 1)
+        finally:
+            os._exit(0)
     os.read(to_parent[0], 1)
     try:
         descriptor = os.open(f"/proc/{child}/uid_map", os.O_WRONLY)
@@ -166,16 +167,16 @@ def test_pids_of_a_nested_pid_namespace_are_read() -> None:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        calls.unshare(calls.CLONE_NEWPID)
-        inner = os.fork()
-        if inner == 0:
-            os.close(writer)
-            os.read(reader, 1)
+        try:
+            calls.unshare(calls.CLONE_NEWPID)
+            inner = os.fork()
+            if inner == 0:
+                time.sleep(60)
+            # Its parent stayed in our namespace and knows its number there.
+            os.write(writer, b"%d\n" % inner)
+            os.waitpid(inner, 0)
+        finally:
             os._exit(0)
-        os.write(writer, b"%d\n" % inner)
-        os.waitpid(inner, 0)
-        os._exit(0)
-    # The inner process's number in our namespace: its parent, which stayed here, knows it.
     inner = int(os.read(reader, 20))
     try:
         status = process.status(inner)

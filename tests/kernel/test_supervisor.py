@@ -41,8 +41,10 @@ def test_orphans_come_to_the_supervisor(forked: Forked) -> None:
 def test_a_supervisor_whose_parent_has_gone_already_ends_at_once() -> None:
     child = os.fork()
     if child == 0:
-        supervisor.die_with_parent(signal.SIGKILL, os.getppid() + 1)
-        os._exit(0)
+        try:
+            supervisor.die_with_parent(signal.SIGKILL, os.getppid() + 1)
+        finally:
+            os._exit(0)
 
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 

@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -217,14 +218,22 @@ def test_a_fifo_as_passwd_neither_waits_nor_is_opened(root: Root) -> None:
 
     writer = threading.Thread(target=write, daemon=True)
     writer.start()
+    # It waits in openat(2), if /proc shows that here.
+    waiting = f"/proc/self/task/{writer.native_id}/syscall"
+    deadline = time.monotonic() + 5
+    while os.path.exists(waiting) and time.monotonic() < deadline:
+        with open(waiting, encoding="ascii") as file:
+            if file.read().split()[0] in ("257", "56"):
+                break
 
     with pytest.raises(OSError, match="not a regular file") as error:
         paths.read_small(root.fd, "passwd")
 
     assert code(error) == "EINVAL"
     assert writers == []
-    os.close(os.open(root.path / "passwd", os.O_RDONLY | os.O_NONBLOCK))
+    reader = os.open(root.path / "passwd", os.O_RDONLY | os.O_NONBLOCK)
     writer.join(10)
+    os.close(reader)
     assert len(writers) == 1
     os.close(writers[0])
 
