@@ -14,12 +14,15 @@ Rules that everything here keeps, because the mount namespace it works in is hos
 import contextlib
 import ctypes
 import errno
+import gc
 import json
 import os
+import pickle
 import resource
 import signal
+import socket
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from stockade.sandbox.linux import calls
@@ -30,35 +33,62 @@ if TYPE_CHECKING:
 
 #: include/uapi/linux/magic.h: procfs, sysfs, cgroup, cgroup2, binfmt_misc
 MAGIC = frozenset({0x9FA0, 0x62656572, 0x27E0EB, 0x63677270, 0x42494E4D})
+#: seconds after which a child ends itself
+LIFETIME = 3
 _CLONE_NEWUSER = 0x10000000
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP = 1, 4, 24
 _PR_SET_SECUREBITS, _PR_SET_NO_NEW_PRIVS = 28, 38
 _SECBIT_NO_SETUID_FIXUP = 1 << 2
-_BENEATH = 0x08 | 0x04 | 0x02  # RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_MAGICLINKS
-_NO_XDEV = 0x01
+# RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH
+_NO_XDEV, _NO_LINKS, _BENEATH = 0x01, 0x02 | 0x04, 0x08
 _OPENAT2 = ctypes.c_long(437)
 _AT_FDCWD = ctypes.c_long(-100)
 _HOW_SIZE = ctypes.c_size_t(24)
 _FLAGS = os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
-_ST_NODEV = 4
+_ST_RDONLY, _ST_NODEV = 1, 4
 _MOST_DEVICES = 4096
 
+_Directories = dict[bytes, tuple[bytes, ...]]
 
-def run(request: "Request", pidfd: int, root: int, pipe: int) -> NoReturn:
-    """Measure and write the answer as JSON to `pipe`. Never returns: whatever happens, the process ends here."""
+
+def serve(control: int, sysctls: tuple[str, ...]) -> NoReturn:
+    """Be the helper: fork a child for each request. Never returns; ends when the auditor closes the socket."""
     try:
-        signal.alarm(10)  # should the parent be gone
-        answer = _measured(request, pidfd, root, pipe)
-        data = json.dumps(answer).encode("ascii")
-        while data:
-            data = data[os.write(pipe, data) :]
-    except BaseException:  # noqa: BLE001 - an exception must not run on in the parent's code
-        os._exit(1)
+        calls.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children: the kernel reaps them
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the auditor's, whose end is ours
+        _close_all_but(control)
+        requests = socket.socket(fileno=control)
+        sweep = _by_directory([f"/proc/sys/{name}" for name in sysctls])
+        gc.disable()
+        gc.freeze()  # a collection would touch, and so copy, every page in each child
+        while True:
+            data, descriptors, _, _ = socket.recv_fds(requests, 1 << 18, 3)
+            if not data:
+                break
+            pidfd, root, pipe = descriptors
+            if os.fork() == 0:
+                requests.close()
+                # From the auditor, over a socket that nobody else has.
+                _run(pickle.loads(data), pidfd, root, pipe, sweep)  # noqa: S301
+            for descriptor in descriptors:
+                os.close(descriptor)
     finally:
         os._exit(0)
 
 
-def _measured(request: "Request", pidfd: int, root: int, pipe: int) -> dict[str, Any]:
+def _run(request: "Request", pidfd: int, root: int, pipe: int, sweep: _Directories) -> NoReturn:
+    """Measure and write the answer as JSON to `pipe`. Never returns: an exception must not run on in the helper's code."""
+    try:
+        signal.setitimer(signal.ITIMER_REAL, LIFETIME)
+        data = json.dumps(_measured(request, pidfd, root, pipe, sweep)).encode("ascii")
+        while data:
+            data = data[os.write(pipe, data) :]
+    finally:
+        os._exit(0)
+
+
+def _measured(request: "Request", pidfd: int, root: int, pipe: int, sweep: _Directories) -> dict[str, Any]:
     try:
         _harden()
         _close_all_but(pidfd, root, pipe)
@@ -70,20 +100,29 @@ def _measured(request: "Request", pidfd: int, root: int, pipe: int) -> dict[str,
         return {"error": f"the target's namespaces or credentials can't be taken on: {error.strerror}"}
     errors: dict[str, str] = {}
     devices: list[tuple[str, bool, int, int, bool]] = []
-    for directory in request.devices:
-        try:
-            devices.extend(_devices(directory))
-        except OSError as error:
-            errors["devices"] = f"{directory}: {error.strerror}"
-    write = _opened(request.sweep, links, os.O_WRONLY, all_answers=False)
+    try:
+        devices.extend(_devices("/dev", request.nodes))
+    except FileNotFoundError:
+        pass  # no /dev, no devices
+    except OSError as error:
+        errors["devices"] = f"/dev: {error.strerror}"
+    swept = _opened(sweep, links, os.O_WRONLY, all_answers=False) if request.sweep else {}
     return {
-        "write": write | _opened(request.named, links, os.O_WRONLY, all_answers=True),
-        "read": _opened(request.read, links, os.O_RDONLY, all_answers=True),
+        "write": swept | _opened(_by_directory(request.write), links, os.O_WRONLY, all_answers=True),
+        "read": _opened(_by_directory(request.read), links, os.O_RDONLY, all_answers=True),
         "sockets": {path: _may_write(path) for path in request.sockets},
         "devices": devices,
         "errors": errors,
         "label": label,
     }
+
+
+def _by_directory(paths: Iterable[str]) -> _Directories:
+    found: dict[bytes, list[bytes]] = {}
+    for path in paths:
+        directory, _, name = os.fsencode(path).rpartition(b"/")
+        found.setdefault(directory, []).append(name)
+    return {directory: tuple(names) for directory, names in found.items()}
 
 
 def _harden() -> None:
@@ -188,66 +227,67 @@ def _openat2(directory: int | ctypes.c_long, path: bytes, how: _OpenHow) -> int:
     return result if result >= 0 else -ctypes.get_errno()
 
 
-def _opened(
-    groups: Mapping[str, tuple[str, ...]], links: int, access: int, *, all_answers: bool
-) -> dict[str, int]:
-    """Try each file; give errno by path, 0 for those that opened."""
+def _opened(directories: _Directories, links: int, access: int, *, all_answers: bool) -> dict[str, int]:
+    """Try each file; give errno by path, 0 for those that opened.
+
+    Without `all_answers` only opened ones are told, and a directory on a read-only mount is passed over as a whole.
+    """
     answers: dict[str, int] = {}
-    for point, names in groups.items():
-        base = _base(point)
+    look = _OpenHow(os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, 0, _NO_LINKS)
+    how = _OpenHow(access | _FLAGS, 0, _NO_LINKS | _BENEATH | _NO_XDEV)
+    for directory, names in directories.items():
+        base = _openat2(_AT_FDCWD, directory, look)
+        error = -base if base < 0 else 0
+        if base >= 0:
+            magic, flags = _statfs(base)
+            # What lies there is no control file, whatever its name: there is none.
+            error = 0 if magic in MAGIC else errno.ENOENT
+            if not all_answers and (error or flags & _ST_RDONLY):
+                names = ()  # noqa: PLW2901
+        elif not all_answers:
+            continue
         for name in names:
-            error = -base if base < 0 else _try(base, name, links, access)
-            if all_answers or error == 0:
-                answers[f"{point.rstrip('/')}/{name}" if name else point] = error
+            number = error or _try(base, name, how, links, access)
+            if all_answers or number == 0:
+                answers[os.fsdecode(directory + b"/" + name)] = number
         if base >= 0:
             os.close(base)
     return answers
 
 
-def _base(point: str) -> int:
-    """Give an O_PATH descriptor of a mount point (which opens nothing there) or a negative errno."""
-    how = _OpenHow(os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, 0, _BENEATH & ~0x08)
-    descriptor = _openat2(_AT_FDCWD, os.fsencode(point), how)
-    if descriptor >= 0 and _magic(descriptor) not in MAGIC:
-        os.close(descriptor)
-        return -errno.EXDEV
-    return descriptor
-
-
-def _try(base: int, name: str, links: int, access: int) -> int:
-    if not name:
-        return _reopen(base, links, access)
-    path = os.fsencode(name)
-    result = _openat2(base, path, _OpenHow(access | _FLAGS, 0, _BENEATH | _NO_XDEV))
-    if result == -errno.EXDEV:
-        # Something is mounted over it. What is it? O_PATH tells without opening it.
-        result = _openat2(base, path, _OpenHow(os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, 0, _BENEATH))
-        if result < 0:
-            return -result
-        try:
-            return _reopen(result, links, access) if _magic(result) in MAGIC else errno.EXDEV
-        finally:
-            os.close(result)
+def _try(base: int, name: bytes, how: _OpenHow, links: int, access: int) -> int:
+    result = _openat2(base, name, how)
+    if result >= 0:
+        os.close(result)
+        return 0
+    if result != -errno.EXDEV:
+        return -result
+    # Something is mounted over it. What is it? O_PATH tells without opening it.
+    result = _openat2(base, name, _OpenHow(os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, 0, _NO_LINKS | _BENEATH))
     if result < 0:
         return -result
-    os.close(result)
-    return 0
+    try:
+        return _reopen(result, links, access) if _statfs(result)[0] in MAGIC else errno.EXDEV
+    finally:
+        os.close(result)
 
 
 def _reopen(descriptor: int, links: int, access: int) -> int:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         return errno.EXDEV
-    how = _OpenHow(access | _FLAGS & ~os.O_NOFOLLOW, 0, 0)
-    result = _openat2(links, str(descriptor).encode(), how)
+    result = _openat2(links, str(descriptor).encode(), _OpenHow(access | _FLAGS & ~os.O_NOFOLLOW, 0, 0))
     if result < 0:
         return -result
     os.close(result)
     return 0
 
 
-def _magic(descriptor: int) -> int:
-    buffer = (ctypes.c_long * 32)()  # struct statfs: f_type comes first on 64-bit machines
-    return int(buffer[0]) if libc.fstatfs(descriptor, ctypes.byref(buffer)) == 0 else -1
+def _statfs(descriptor: int) -> tuple[int, int]:
+    """Give f_type and f_flags; struct statfs of 64-bit machines is an array of longs but for f_fsid."""
+    buffer = (ctypes.c_long * 32)()
+    if libc.fstatfs(descriptor, ctypes.byref(buffer)) != 0:
+        return -1, 0
+    return int(buffer[0]), int(buffer[10])
 
 
 def _may_write(path: str) -> bool:
@@ -257,9 +297,9 @@ def _may_write(path: str) -> bool:
         return False
 
 
-def _devices(directory: str) -> Iterator[tuple[str, bool, int, int, bool]]:
+def _devices(top: str, nodes: frozenset[str]) -> Iterator[tuple[str, bool, int, int, bool]]:
     """List the nodes of /dev and its subdirectories. Looks at names and modes and opens directories only."""
-    queue = [(directory, 0)]
+    queue = [(top, 0)]
     found = 0
     while queue and found < _MOST_DEVICES:
         path, depth = queue.pop(0)
@@ -270,13 +310,14 @@ def _devices(directory: str) -> Iterator[tuple[str, bool, int, int, bool]]:
                 raise
             continue
         try:
-            nodev = bool(os.fstatvfs(descriptor).f_flag & _ST_NODEV)
+            nodev = bool(_statfs(descriptor)[1] & _ST_NODEV)
             for entry in os.scandir(descriptor):
                 if entry.is_dir(follow_symlinks=False):
                     if depth < 2 and entry.name not in {"pts", "shm", "mqueue", "hugepages"}:
                         queue.append((f"{path}/{entry.name}", depth + 1))
                 elif not entry.is_symlink() and not entry.is_file(follow_symlinks=False):
-                    node = _device(descriptor, entry.name, f"{path}/{entry.name}", nodev=nodev)
+                    place = f"{path}/{entry.name}"
+                    node = _device(descriptor, entry.name, place, nodev=None if place in nodes else nodev)
                     if node:
                         found += 1
                         yield node
@@ -284,15 +325,14 @@ def _devices(directory: str) -> Iterator[tuple[str, bool, int, int, bool]]:
             os.close(descriptor)
 
 
-def _device(directory: int, name: str, path: str, *, nodev: bool) -> tuple[str, bool, int, int, bool] | None:
+def _device(directory: int, name: str, path: str, *, nodev: bool | None) -> tuple[str, bool, int, int, bool] | None:
     status = os.stat(name, dir_fd=directory, follow_symlinks=False)
     if not (stat.S_ISBLK(status.st_mode) or stat.S_ISCHR(status.st_mode)):
         return None
-    # A node can be a mount of its own (that is how rootless engines make /dev/null), with its own flags.
-    node = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-    try:
-        nodev = bool(os.fstatvfs(node).f_flag & _ST_NODEV) or nodev and status.st_dev == os.fstat(directory).st_dev
-    finally:
+    if nodev is None:
+        # The node is a mount of its own (that is how rootless engines make /dev/null), with its own flags.
+        node = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        nodev = bool(_statfs(node)[1] & _ST_NODEV)
         os.close(node)
     usable = not nodev and any(
         os.access(name, mode, dir_fd=directory, effective_ids=True, follow_symlinks=False) for mode in (os.R_OK, os.W_OK)

@@ -6,12 +6,12 @@ The list is explicit: opening some files has effects (/dev/watchdog, tapes, seri
 import errno
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Literal
 
 from stockade.audit import facts
 from stockade.audit.facts import Where
-from stockade.audit.targets.host import HostView
-from stockade.sandbox.linux.mountinfo import Mount, covering
+from stockade.sandbox.linux.mountinfo import Mount
 
 #: asked of every target; a refusal and an absence count as facts, too
 WRITE = (
@@ -27,7 +27,6 @@ WRITE = (
 READ = ("/proc/kcore", "/proc/kallsyms", "/proc/keys", "/proc/timer_list", "/proc/sched_debug", "/proc/vmcore", "/proc/config.gz")
 #: files of a cgroup v1 or v2 mount's own directory
 CGROUP = ("release_agent", "devices.allow", "cgroup.procs")
-_TREES = ("/proc", "/sys")
 
 # Which namespace a file below /proc/sys belongs to; the handlers take it from the process that opens (G3 of the catalogue)
 _OWNERS = (
@@ -39,6 +38,7 @@ _OWNERS = (
 )
 
 
+@lru_cache(maxsize=4096)
 def owner_of(path: str) -> str | None:
     """Give the kind of namespace that a file of /proc/sys belongs to, None for one that is the whole kernel's."""
     name = path.removeprefix("/proc/sys/")
@@ -47,47 +47,10 @@ def owner_of(path: str) -> str | None:
     return next((kind for kind, pattern in _OWNERS if pattern.match(name)), None)
 
 
-Groups = dict[str, tuple[str, ...]]
-
-
-def wanted(mounts: tuple[Mount, ...], host: HostView) -> tuple[Groups, Groups, Groups]:
-    """Sort the files by the mount that they lie on: those named, those of the sweep, those to read.
-
-    The sweep leaves out what lies on a read-only mount, where every open for writing is EROFS; those named are tried even
-    there. `mounts` are the visible ones.
-    """
-    below = tuple([mount for mount in mounts if mount.mount_point.startswith(_TREES) or mount.mount_point == "/"])
-    named = _group([*WRITE, *_cgroup_files(mounts)], (*below, *_cgroup_mounts(mounts)))
-    sysctls = [f"/proc/sys/{name}" for name in host.sysctls]
-    points = {mount.mount_point for mount in below if mount.mount_point.startswith("/proc/sys/")}
-    if points:
-        sweep = _group(sysctls, below, writable=True)
-    else:
-        mount = covering(below, "/proc/sys")
-        sweep = {}
-        if mount and mount.fstype == "proc" and not mount.read_only:
-            skip = len(mount.mount_point) + 1
-            sweep = {mount.mount_point: tuple([path[skip:] for path in sysctls])}
-    return named, sweep, _group(READ, below)
-
-
-def _cgroup_mounts(mounts: Iterable[Mount]) -> tuple[Mount, ...]:
-    return tuple([mount for mount in mounts if mount.fstype in {"cgroup", "cgroup2"}])
-
-
-def _cgroup_files(mounts: Iterable[Mount]) -> list[str]:
-    return [f"{mount.mount_point}/{name}" for mount in _cgroup_mounts(mounts) for name in CGROUP]
-
-
-def _group(paths: Iterable[str], mounts: tuple[Mount, ...], *, writable: bool = False) -> Groups:
-    found: dict[str, list[str]] = {}
-    for path in paths:
-        mount = covering(mounts, path)
-        if mount is None or mount.mount_point == "/" or (writable and mount.read_only):
-            continue
-        point = mount.mount_point
-        found.setdefault(point, []).append(path[len(point) + 1 :])
-    return {point: tuple(names) for point, names in found.items()}
+def to_write(mounts: Iterable[Mount]) -> tuple[str, ...]:
+    """Give the files that are asked of every target, with those of the cgroup mounts that it sees."""
+    groups = [mount.mount_point for mount in mounts if mount.fstype in {"cgroup", "cgroup2"}]
+    return (*WRITE, *(f"{point}/{name}" for point in groups for name in CGROUP))
 
 
 def facts_of(
@@ -98,12 +61,11 @@ def facts_of(
         kind = owner_of(path)
         own = kind is not None and hosts.get(kind) is False
         yield _fact(path, "write", number, own=own)
-    for path in (path for path in WRITE if path not in write):
-        yield _fact(path, "write", errno.ENOENT)  # no such file system is mounted there
     for path, number in read.items():
         yield _fact(path, "read", number)
 
 
+@lru_cache(maxsize=4096)  # targets in the same position share the very same facts
 def _fact(path: str, access: Literal["write", "read"], number: int, *, own: bool = False) -> facts.ControlFile:
     outcome: Literal["opened", "refused", "absent"] = "opened"
     if number:

@@ -77,6 +77,16 @@ class HostView:
 
     def path_of(self, device: tuple[int, int], root: str) -> str | None:
         """Give the host's shortest path for a directory or file of a file system; None when the host doesn't mount it."""
+        key = device, root
+        if key not in self._paths:
+            self._paths[key] = self._path_of(device, root)
+        return self._paths[key]
+
+    @cached_property
+    def _paths(self) -> dict[tuple[tuple[int, int], str], str | None]:
+        return {}
+
+    def _path_of(self, device: tuple[int, int], root: str) -> str | None:
         found = []
         for top, point in self.by_device.get(device, ()):
             if top == "/":
@@ -133,13 +143,17 @@ class HostView:
 
         procfs asks the mode and the ids alone (proc_sys_permission), so that a file without a write bit never opens.
         """
-        found = []
+        found: dict[str, str] = {}
         for directory, below, names in os.walk("/proc/sys"):
             below[:] = [name for name in below if name != "binfmt_misc"]  # a file system of its own, maybe an automount
             top = directory[len("/proc/sys/") :]
-            paths = [f"{top}/{name}" if top else name for name in names]
-            found += [path for path in paths if not _REPEATED.match(path) and _writable(f"/proc/sys/{path}")]
-        return tuple(sorted(found))
+            for name in sorted(names):
+                path = f"{top}/{name}" if top else name
+                # Of the network one file a directory stands for all: they open, or don't, alike.
+                key = top if top.startswith("net") else path
+                if key not in found and not _REPEATED.match(path) and _writable(f"/proc/sys/{path}"):
+                    found[key] = path
+        return tuple(sorted(found.values()))
 
     def has(self, path: str) -> bool:
         """Say whether this kernel has a file of /proc or /sys."""
@@ -147,6 +161,20 @@ class HostView:
         if path not in known:
             known[path] = os.path.lexists(path)
         return known[path]
+
+    def is_directory(self, path: str) -> bool | None:
+        """Say whether there is a directory on the host, without waiting for a remote file system; None when not known."""
+        known = self._directories
+        if path not in known:
+            try:
+                known[path] = stat.S_ISDIR(statx.of(path, follow=False).mode)
+            except (OSError, ValueError):
+                known[path] = None
+        return known[path]
+
+    @cached_property
+    def _directories(self) -> dict[str, bool | None]:
+        return {}
 
     @cached_property
     def _exists(self) -> dict[str, bool]:

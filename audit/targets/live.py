@@ -1,11 +1,13 @@
 """From the arguments of `stockade audit` to targets."""
 
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from stockade.audit import facts
 from stockade.audit.facts import Target
+from stockade.audit.probe import Prober
 from stockade.audit.targets import host as hosts
 from stockade.audit.targets import own, snapshot
 from stockade.audit.targets.discovery import Finder, Group, own_pid
@@ -41,14 +43,15 @@ def audit_targets(
             groups.setdefault(group.id, group)
     cache = Cache(host_cgroups=_host_cgroups(finder))
     targets: list[Target] = []
-    for number, group in enumerate(groups.values()):
-        if progress:
-            progress(number, len(groups))
-        target = collect(group, host, cache, options or Options())
-        if target is None:
-            notes.append(f"{group.name} ended while it was looked at")
-        else:
-            targets.append(target)
+    with Prober(host.sysctls) as prober:
+        for number, group in enumerate(groups.values()):
+            if progress:
+                progress(number, len(groups))
+            target = collect(group, host, cache, options or Options(), prober)
+            if target is None:
+                notes.append(f"{group.name} ended while it was looked at")
+            else:
+                targets.append(target)
     return Collected(tuple(related(targets)), tuple(notes))
 
 
@@ -59,7 +62,8 @@ def _groups(argument: str, finder: Finder, notes: list[str]) -> Iterable[Group]:
             raise StockadeError(finder.host.outside_reason, hint="run it on the host, or name a process: pid:N")
         closed = len(finder.snapshot.closed)
         if closed:
-            notes.append(f"{closed} processes of other users could not be looked at; run the audit as root for all of them")
+            why = "the kernel refuses it" if os.geteuid() == 0 else "run the audit as root for all of them"
+            notes.append(f"{closed} process{'' if closed == 1 else 'es'} could not be looked at: {why}")
         return finder.containers()
     if argument == "self":
         return (finder.process(own_pid()),)

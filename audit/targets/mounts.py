@@ -4,7 +4,6 @@ From mountinfo alone: no path of the container is walked, for a hostile one may 
 """
 
 import posixpath
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -12,7 +11,6 @@ from typing import Literal
 from stockade.audit import facts
 from stockade.audit.facts import Where
 from stockade.audit.targets.host import SOCKETS, HostView
-from stockade.sandbox.linux import statx
 from stockade.sandbox.linux.mountinfo import Mount, covering
 
 #: what OCI runtimes mask or make read-only by default (runtime-tools, moby/oci/defaults.go), and what ought to be
@@ -94,7 +92,7 @@ def facts_of(view: View, host: HostView) -> Iterator[facts.Mount]:
             source=mount.source,
             propagation=_propagation(mount, host),
             engine_made=host_path is not None and _engine_made(mount, host_path),
-            directory=_is_directory(host_path),
+            directory=None if host_path is None else host.is_directory(host_path),
         )
 
 
@@ -113,15 +111,6 @@ def _engine_made(mount: Mount, host_path: str) -> bool:
     if point in _ENGINES_FILES and host_path != point and host_path.startswith(_ENGINES_PLACES):
         return True
     return host_path in _NODES and (point in _NODES or point.startswith(("/proc/", "/sys/")))
-
-
-def _is_directory(host_path: str | None) -> bool | None:
-    if host_path is None:
-        return None
-    try:
-        return stat.S_ISDIR(statx.of(host_path, follow=False).mode)
-    except (OSError, ValueError):
-        return None
 
 
 def masks(view: View, host: HostView) -> Iterator[facts.Mask]:
@@ -157,8 +146,8 @@ def engine_sockets(view: View, host: HostView) -> Iterator[facts.EngineSocket]:
                 if covering(view.visible, place) != mount or not _same_file_system(mount, socket, host):
                     continue
             yield facts.EngineSocket(where=view.where(mount), path=place, engine=engine, host_path=socket)
-        engine = SOCKETS.get(posixpath.basename(mount.root), "")
-        if engine and all(socket != source for socket, _ in host.sockets) and _is_directory(source) is not True:
+        engine = SOCKETS.get(mount.root.rpartition("/")[2], "")
+        if engine and all(socket != source for socket, _ in host.sockets) and host.is_directory(source) is not True:
             # Nobody listens there, or its name on the host could not be found; the mount says what it was meant to be.
             yield facts.EngineSocket(where=view.where(mount), path=mount.mount_point, engine=engine, host_path=source)
 

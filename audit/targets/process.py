@@ -44,12 +44,13 @@ class Options:
 class Collector:
     """Collects one target. Use `collect` once."""
 
-    def __init__(self, group: Group, host: HostView, cache: Cache, options: Options) -> None:
+    def __init__(self, group: Group, host: HostView, cache: Cache, options: Options, prober: probe.Prober) -> None:
         self.group = group
         self.pid = group.first.pid
         self.host = host
         self.cache = cache
         self.options = options
+        self.prober = prober
         self.facts: list[Fact] = []
         self.gaps: list[Gap] = []
         self.complete: set[type[Fact]] = set()
@@ -60,7 +61,8 @@ class Collector:
         status = process.status(pid)
         inodes = self._inodes()
         initial = inodes.get("user") == namespaces.INITIAL["user"] if inodes else False
-        view = mounts.view(mountinfo.of(pid), f"/proc/{pid}/mountinfo")
+        self.mountinfo = procfs.read_text(pid, "mountinfo")
+        view = mounts.view(mountinfo.parse(self.mountinfo), f"/proc/{pid}/mountinfo")
         who = identity.Identifier(pid, status, self.host)
         self._start_probe(status, inodes, view, who)
         self.facts += who.facts(initial=initial, known=bool(inodes))
@@ -72,7 +74,7 @@ class Collector:
         self._resources()
         self._descriptors(view, inodes)
         self._others(status)
-        self._finish_probe(inodes, view)
+        self._finish_probe(inodes)
         self.facts.append(self.host.fact)
         self._runtime(status)
         return self._target()
@@ -208,11 +210,12 @@ class Collector:
         if unknown:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in unknown.items())
             self._gap(reasons, facts.CgroupLimit)
-        policy, reason = self.cache.policies[cgroup]
-        if policy:
-            self.facts.append(policy)
+        policy = self.cache.policies[cgroup]
+        fact = resources.policy_fact(policy, pid)
+        if fact:
+            self.facts.append(fact)
         else:
-            self._gap(reason, facts.DevicePolicy)
+            self._gap(policy.unknown or "the device policy can't be read", facts.DevicePolicy)
         self._membership(cgroup)
         self.facts.append(resources.oom_score_adj(pid))
         limits = self._try(lambda: tuple(resources.rlimits(pid)), facts.ResourceLimit)
@@ -303,11 +306,11 @@ class Collector:
             return
         request = self._request(status, inodes, view, who)
         root = statx.of(f"/proc/{self.pid}/root")
-        self._key = (request.credentials, tuple(sorted(inodes.items())), root.mount, root.inode, request.sockets, view.all)
+        self._key = (request.credentials, tuple(sorted(inodes.items())), root.mount, root.inode, request.sockets, self.mountinfo)
         if self._key in self.cache.answers:
             return
         try:
-            self._running = probe.start(request)
+            self._running = self.prober.start(request)
         except ProcessLookupError:
             raise
         except OSError as error:
@@ -321,20 +324,19 @@ class Collector:
         for kind in joined:
             if inodes.get(kind) != self.host.own.get(kind):
                 flags |= namespaces.FLAGS[kind]
-        named, sweep, read = controls.wanted(view.visible, self.host)
         root, mine = statx.of(f"/proc/{self.pid}/root"), statx.of("/")
         return probe.Request(
             pid=self.pid,
             join=flags,
             credentials=who.credentials(status.caps, no_new_privs=bool(status.no_new_privs)),
-            named=named,
-            sweep=sweep,
-            read=read,
+            write=controls.to_write(view.visible),
+            read=controls.READ,
+            nodes=frozenset(mount.mount_point for mount in view.visible if mount.mount_point.startswith("/dev/")),
             sockets=tuple([socket.path for socket in self._sockets]),
             chroot=(root.dev, root.inode, root.mount) != (mine.dev, mine.inode, mine.mount),
         )
 
-    def _finish_probe(self, inodes: dict[str, int], view: mounts.View) -> None:
+    def _finish_probe(self, inodes: dict[str, int]) -> None:
         if self._running is not None:
             try:
                 self.cache.answers[self._key] = self._running.result()
@@ -355,10 +357,10 @@ class Collector:
         self._devices(answer)
 
     def _devices(self, answer: probe.Answer) -> None:
-        policy = resources.permits(self.pid, self.host)
+        policy = self.cache.policies[self.group.first.cgroup]
         for node in answer.devices:
             kind: Literal["block", "char"] = "block" if node.block else "char"
-            permitted = policy.permits(kind[0], node.major, node.minor, "r") if policy else None
+            permitted = resources.permits(policy, block=node.block, major=node.major, minor=node.minor)
             self.facts.append(
                 facts.DeviceNode(
                     where=Where(f"/proc/{self.pid}/root{node.path}"), path=node.path, kind=kind, major=node.major,
@@ -393,10 +395,10 @@ def _words(error: Exception) -> str:
     return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
 
 
-def collect(group: Group, host: HostView, cache: Cache, options: Options) -> Target | None:
+def collect(group: Group, host: HostView, cache: Cache, options: Options, prober: probe.Prober) -> Target | None:
     """Collect a container or a process; None when it ended meanwhile."""
     try:
-        return Collector(group, host, cache, options).collect()
+        return Collector(group, host, cache, options, prober).collect()
     except (ProcessLookupError, FileNotFoundError):
         if os.path.lexists(f"/proc/{group.first.pid}/ns/mnt"):
             raise

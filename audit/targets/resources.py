@@ -47,26 +47,30 @@ def _with_memory(swap: int | None, memory: cgroups.Limit | None) -> int | None:
     return None if swap is None or memory is None or memory.value is None else swap + int(memory.value)
 
 
-def device_policy(pid: int, host: HostView) -> tuple[facts.DevicePolicy | None, str]:
-    """Give the device policy, or None with the reason. Raises ProcessLookupError."""
-    found = cgroup_devices.device_policy(pid, host.layout)
+def device_policy(pid: int, host: HostView) -> cgroup_devices.DevicePolicy:
+    """Read the device policy. Raises ProcessLookupError."""
+    return cgroup_devices.device_policy(pid, host.layout)
+
+
+def policy_fact(found: cgroup_devices.DevicePolicy, pid: int) -> facts.DevicePolicy | None:
+    """Give the fact of a device policy, None where it can't be read."""
     if found.restricted is None:
-        return None, found.unknown or "the device policy can't be read"
+        return None
     where = Where(found.source or f"/proc/{pid}/cgroup")
     if found.policy is not None:
         rules = tuple([str(device) for device in found.policy.exceptions])
-        return facts.DevicePolicy(
-            where=where, default="allow" if found.policy.allow else "deny", rules=rules, source="v1"
-        ), ""
+        default: Literal["allow", "deny"] = "allow" if found.policy.allow else "deny"
+        return facts.DevicePolicy(where=where, default=default, rules=rules, source="v1")
     if found.restricted:
-        return facts.DevicePolicy(where=where, default="deny", source="bpf"), ""
-    return facts.DevicePolicy(where=where, default="allow", source="none"), ""
+        return facts.DevicePolicy(where=where, default="deny", source="bpf")
+    return facts.DevicePolicy(where=where, default="allow", source="none")
 
 
-def permits(pid: int, host: HostView) -> cgroup_devices.Policy | None:
-    """Give the policy by which single devices can be judged; None where only BPF programs know. Raises ProcessLookupError."""
-    found = cgroup_devices.device_policy(pid, host.layout)
-    return found.policy if found.restricted is not False else cgroup_devices.Policy(allow=True)
+def permits(found: cgroup_devices.DevicePolicy, *, block: bool, major: int, minor: int) -> bool | None:
+    """Say whether the policy lets a device be opened for reading; None where only BPF programs know."""
+    if found.policy is not None:
+        return found.policy.permits("b" if block else "c", major, minor, "r")
+    return True if found.restricted is False else None
 
 
 def membership(text: str, host: HostView) -> tuple[str, str, Literal[1, 2]] | None:
