@@ -24,6 +24,12 @@ _OF_THE_GUEST: frozenset[type[Fact]] = frozenset(
     }
 )  # fmt: skip
 
+# What a collector adds where it can; that it didn't is no gap in what is known of the container.
+_OPTIONAL: dict[type[Fact], str] = {
+    facts.Declared: "no configuration is known that it was started from",
+    facts.SharedIds: "it was not compared with other containers",
+}
+
 #: exit codes of `stockade audit`, in every format alike
 PASSED, FAILED, USAGE, NOTHING, BROKEN = range(5)
 
@@ -47,8 +53,8 @@ class _Facts:
             if need.optional or self.target.knows(need.kind):
                 continue
             gap = self.target.gap(need.kind)
-            if gap is None and need.kind is facts.Declared:
-                return DoesNotApply("no configuration is known that it was started from")
+            if gap is None and need.kind in _OPTIONAL:
+                return DoesNotApply(_OPTIONAL[need.kind])
             if gap and not gap.applicable:
                 return DoesNotApply(gap.reason)
             if not self.by_kind.get(need.kind):
@@ -112,6 +118,8 @@ def evaluate(
                 attacks.append(attack)
             elif isinstance(attack, Unknown):
                 unknown.append(attack)
+            elif attack is not None:
+                not_applicable.append(attack)
     return Evaluation(
         target,
         tuple(sorted(judged, key=_order)),
@@ -192,15 +200,15 @@ def _fold(findings: Sequence[Finding]) -> list[Finding]:
     return kept
 
 
-def _attack(path: AttackPath, known: _Facts, findings: Sequence[Finding]) -> Path | Unknown | None:
+def _attack(path: AttackPath, known: _Facts, findings: Sequence[Finding]) -> Path | Unknown | NotApplicable | None:
     missing = known.missing(path.needs)
     if missing:
-        reason = missing.reason
-        return (
-            None if isinstance(missing, DoesNotApply) else Unknown(path.id, (path.id,), known.target.id, clean(reason))
-        )
+        kind = NotApplicable if isinstance(missing, DoesNotApply) else Unknown
+        return kind(path.id, (path.id,), known.target.id, clean(missing.reason))
     (arguments,) = known.arguments(path.needs)
     way = path.function(**arguments)
+    if isinstance(way, DoesNotApply):
+        return NotApplicable(path.id, (path.id,), known.target.id, clean(way.reason))
     if way is None:
         partial = known.partial(path.needs)
         return Unknown(path.id, (path.id,), known.target.id, clean(partial.reason)) if partial else None

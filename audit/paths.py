@@ -29,9 +29,9 @@ from stockade.audit.facts import (
     WorkingDirectory,
 )
 from stockade.audit.report import Severity
-from stockade.audit.rule import Need, needs_of, seen
+from stockade.audit.rule import DoesNotApply, Need, needs_of, seen, several
 from stockade.audit.rules.capabilities import closed_to_modules
-from stockade.audit.rules.devices import reachable
+from stockade.audit.rules.devices import by_weight, reachable
 from stockade.audit.rules.known import engine_made, host_files, is_host_file, normal
 from stockade.audit.rules.sensitive import sensitive
 from stockade.sandbox.linux import capabilities as caps
@@ -50,6 +50,9 @@ class Way:
     severity: Severity | None = None
 
 
+Judged = Way | DoesNotApply | None
+
+
 @dataclass(frozen=True, slots=True)
 class AttackPath:
     """A declared path. `title` is the docstring's first line; `text` its rest, for the documentation."""
@@ -62,7 +65,7 @@ class AttackPath:
     proof: str
     rests_on: tuple[str, ...]
     needs: tuple[Need, ...]
-    function: Callable[..., Way | None] = field(repr=False)
+    function: Callable[..., Judged] = field(repr=False)
 
 
 PATHS: list[AttackPath] = []
@@ -70,8 +73,8 @@ PATHS: list[AttackPath] = []
 
 def _path(
     id: str, *rests_on: str, effect: str, proof: str, severity: Severity = Severity.CRITICAL
-) -> Callable[[Callable[..., Way | None]], Callable[..., Way | None]]:
-    def declare(function: Callable[..., Way | None]) -> Callable[..., Way | None]:
+) -> Callable[[Callable[..., Judged]], Callable[..., Judged]]:
+    def declare(function: Callable[..., Judged]) -> Callable[..., Judged]:
         title, _, text = (inspect.getdoc(function) or "").partition("\n\n")
         needs = needs_of(function)
         PATHS.append(
@@ -201,7 +204,7 @@ def release_agent(
         _identity_line(identity),
         admin,
         _filter_line(state, filter_, "mount"),
-        seen(host, "the kernel has cgroup v1 hierarchies to mount"),
+        "the host mounts cgroup v1 hierarchies, and so can the container",
     )
     return Way(evidence, sets.where, "drop CAP_SYS_ADMIN", admin, None if allowed else Severity.HIGH)
 
@@ -256,12 +259,16 @@ def raw_disk(
 
     It reads and writes the block device, through a node that is there or that it makes (CAP_MKNOD).
     """
-    for device in devices or ():
-        if device.kind == "block" and reachable(device, policy):
-            line = seen(device, f"{device.path} (block {device.major}:{device.minor}) can be opened")
-            allow = seen(policy, f"device policy: {policy.default} by default") if policy else ""
-            fix = f"leave {device.path} out (--device, --privileged)"
-            return Way(_lines(line, allow), device.where, fix, line)
+    disks = [device for device in by_weight(devices or ()) if reachable(device, policy)]
+    if disks:
+        lines = several(disks, [f"{each.path} (block {each.major}:{each.minor}) can be opened" for each in disks])
+        if policy and policy.default == "allow":
+            allow = seen(policy, "every device is allowed")
+            fix = "allow only the devices that are needed (--device instead of --privileged)"
+            return Way((*lines, allow), disks[0].where, fix, allow)
+        return Way(
+            lines, disks[0].where, f"leave {', '.join(each.path for each in disks[:3])} out (--device)", lines[0]
+        )
     mknod = _holds(sets, userns, "MKNOD") if sets else ""
     if not mknod or policy is None or policy.default != "allow" or sets is None:
         return None
@@ -321,17 +328,19 @@ def kernel_module(
     host: Host | None,
     state: SeccompState | None,
     filter_: SeccompFilter | None,
-) -> Way | None:
+) -> Judged:
     """A kernel module of the container's choice is loaded.
 
     It brings a module built for this kernel and loads it.
     """
     held = _holds(sets, userns, "SYS_MODULE")
     allowed = _lets(state, filter_, "init_module", "finit_module")
+    if host is not None and host.modules is False:
+        return DoesNotApply("the kernel is built without loadable modules")
     if not held or allowed is False or (host is not None and closed_to_modules(host)):
         return None
     sure = allowed and host is not None and host.modules and host.modules_disabled is False
-    modules = seen(host, "modules can be loaded") if host and sure else ""
+    modules = "/proc/sys/kernel/modules_disabled is 0" if sure else ""
     evidence = _lines(held, _filter_line(state, filter_, "finit_module"), modules)
     return Way(evidence, sets.where, "drop CAP_SYS_MODULE", held, None if sure else Severity.HIGH)
 

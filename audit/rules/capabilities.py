@@ -94,8 +94,8 @@ def module_capability(sets: CapabilitySets, userns: UserNamespace | None, host: 
     """
     if not _has(sets, userns, "SYS_MODULE"):
         return
-    closed = host is not None and closed_to_modules(host)
-    more = (seen(host, closed),) if host and closed else ()
+    closed = closed_to_modules(host) if host else ""
+    more = (closed,) if closed else ()
     yield _one(sets, "SYS_MODULE", "CAP_SYS_MODULE counts against the host", Severity.LOW if closed else None, *more)
 
 
@@ -104,9 +104,9 @@ def closed_to_modules(host: Host) -> str:
     if host.modules is False:
         return "the kernel is built without loadable modules"
     if host.modules_disabled:
-        return "kernel.modules_disabled is 1"
+        return "/proc/sys/kernel/modules_disabled is 1"
     if host.lockdown in {"integrity", "confidentiality"}:
-        return f"lockdown is {host.lockdown}: only signed modules load"
+        return f"/sys/kernel/security/lockdown is {host.lockdown}: only signed modules load"
     return ""
 
 

@@ -1,6 +1,6 @@
 """Device nodes in view and what the device cgroup allows."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from stockade.audit import gates
 from stockade.audit.facts import CapabilitySets, DeviceNode, DevicePolicy, Identity, UserNamespace
@@ -31,6 +31,13 @@ def reachable(device: DeviceNode, policy: DevicePolicy | None) -> bool | None:
     if device.usable is False or allowed is False:
         return False
     return True if device.usable and allowed else None
+
+
+def by_weight(devices: Iterable[DeviceNode]) -> list[DeviceNode]:
+    """Give the block devices, disks before what is mostly empty (loop, RAM disks)."""
+    light = ("loop", "ram", "zram", "nbd", "sr", "fd")
+    blocks = [device for device in devices if device.kind == "block"]
+    return sorted(blocks, key=lambda device: (device.path.rpartition("/")[2].startswith(light), device.path))
 
 
 def _line(device: DeviceNode) -> str:
@@ -71,7 +78,7 @@ def block_device(devices: tuple[DeviceNode, ...], policy: DevicePolicy | None) -
     policy = false
     ```
     """
-    disks = sorted((device for device in devices if device.kind == "block"), key=lambda device: device.path)
+    disks = by_weight(devices)
     for sure in (True, None):
         found = [device for device in disks if reachable(device, policy) is sure]
         if found:

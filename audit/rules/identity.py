@@ -89,9 +89,9 @@ def privileged(
         signs.append(seen(seccomp, "no system call filter"))
     if policy and policy.default == "allow":
         signs.append(seen(policy, "every device is allowed"))
-    signs += [
-        seen(mask, f"{mask.path} is neither hidden nor read-only") for mask in masks or () if mask.state == "open"
-    ]
+    opened = [mask for mask in masks or () if mask.state == "open"]
+    if opened:
+        signs.append(seen(opened[0], f"{len(opened)} paths of /proc and /sys are neither hidden nor read-only"))
     severity = Severity.CRITICAL
     if userns and not userns.initial:
         severity = Severity.MEDIUM if gates.reaches_host_root(userns) is False else Severity.HIGH

@@ -28,7 +28,7 @@ class _Row(NamedTuple):
 
 _STATE = ("container engine's state", "MNT-RUNTIME", Severity.CRITICAL, Severity.HIGH)
 _START = ("start-up files", "MNT-CRON", Severity.CRITICAL, None)
-_SECRET = ("secrets", "MNT-CRON", Severity.CRITICAL, Severity.HIGH)
+_SECRET = ("secrets", "MNT-SENS", Severity.CRITICAL, Severity.HIGH)
 _CODE = ("system programs", "MNT-SENS", Severity.HIGH, None)
 
 # A mount below a row's path or above it is caught; the first row that fits decides, so the worst come first.
@@ -73,7 +73,8 @@ def sensitive(path: str, *, writable: bool) -> Sensitive | None:
         if below or within(row.path, path):
             severity = row.writable if writable else row.read_only
             if severity is not None:
-                return Sensitive(row.what, row.condition, severity, row.personal)
+                what = row.what if below else f"{row.what} ({row.path})"
+                return Sensitive(what, row.condition, severity, row.personal)
             if below:
                 return None
     return _home(path, writable=writable)

@@ -120,6 +120,20 @@ def test_who_can_remount_is_told_to_change_ids_and_not_to_mount_read_only() -> N
     assert "range" in dear.fix
 
 
+def test_a_kernel_without_modules_makes_the_path_not_applicable() -> None:
+    judged = evaluate(recorded.load(MODULE.replace("[SeccompFilter]", "[Host]\nmodules = false\n[SeccompFilter]")))
+
+    assert "AP-MODULE" in {each.rule for each in judged.not_applicable}
+
+
+def test_a_disk_is_named_before_an_empty_loop_device() -> None:
+    loop = DISK.replace("/dev/sda", "/dev/loop0").split("[DevicePolicy]")[0]
+
+    (path,) = evaluate(recorded.load(loop + DISK)).paths
+
+    assert "/dev/sda" in path.evidence[0]
+
+
 def test_an_engine_of_a_user_counts_less_than_the_machines() -> None:
     own = SOCKET.replace("/run/docker.sock", "/run/user/1000/podman/podman.sock")
 
