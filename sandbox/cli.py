@@ -206,7 +206,7 @@ run = RunCommand(
 
 @click.command(cls=Command, examples=(("stockade gc", "after a crash, a power cut or a kill -9"),))
 def gc() -> None:
-    """Remove what killed containers left: processes, control groups, mounts, directories.
+    """Remove what ended or killed containers left: records, processes, control groups, mounts, directories.
 
     Prints a line for each. What belongs to a running container is never touched.
     """

@@ -25,7 +25,7 @@ COMMANDS = {
     "run": ("stockade.sandbox.cli:run", "Run a program in a container with exactly the privilege you name."),
     "audit": ("stockade.cli_audit:audit", "Tell how a container could reach the host."),
     "info": ("stockade.sandbox.info:info", "Tell what this host lets you do, and what to do about the rest."),
-    "gc": ("stockade.sandbox.cli:gc", "Remove what killed containers left."),
+    "gc": ("stockade.sandbox.cli:gc", "Remove what ended or killed containers left."),
     "completion": ("stockade.commands:completion", "Print the completion for a shell."),
 }
 
