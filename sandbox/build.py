@@ -40,50 +40,49 @@ def build(request: Request, mode: Mode, host: Host) -> oci.Spec:
     _check(request, host)
     text = request.user or _default_user(request, mode, host)
     embedded = build_mounts.embedded_users(text, host)
-    passwd, group = embedded if request.host_root else (host.passwd, host.group)
-    user = users.resolve_user(text, passwd, group)
+    user = users.resolve_user(text, *(embedded if request.host_root else (host.passwd, host.group)))
     maps = build_ids.id_maps(request, mode, host, user)
     user = _mapped(user, maps)
-    namespaces = _namespaces(request, mode, maps)
-    shared = build_mounts.Shared(namespaces)
-    hostname = _hostname(request, namespaces)
     no_new_privileges = mode.no_new_privileges if request.no_new_privileges is None else request.no_new_privileges
     held = host.caps.permitted & host.caps.bounding if maps is None else host.supported
     privilege = build_capabilities.decide(request, mode, held, user.uid, no_new_privileges=no_new_privileges)
-    devices, rules = _devices(request, mode, host, privilege, maps)
-    resources = build_limits.resources(request, mode, rules)
-    mounts = build_mounts.mounts(request, mode, host, shared, maps, limited=resources is not None)
+    linux = _linux(request, mode, host, privilege, user, maps)
+    shared = build_mounts.Shared(linux.namespaces)
+    mounts = build_mounts.mounts(request, mode, host, shared, maps, limited=linux.resources is not None)
+    masked, readonly = _kernel_paths(request, mode, mounts)
+    hostname = _hostname(request, linux)
     annotations = _annotations(request, mode, host, privilege, maps)
     if request.host_root:
+        zero = maps is None or maps.zero
         annotations |= build_mounts.embedded_annotations(
-            user,
-            mode,
-            host,
-            embedded,
-            hostname,
-            network_shared=shared.network,
-            zero_mapped=maps is None or maps.zero,
+            user, mode, host, embedded, hostname, network_shared=shared.network, zero_mapped=zero
         )
-    masked, readonly = _kernel_paths(request, mode, mounts)
+    limits = build_limits.rlimits(request, mode, host)
+    process = _process(request, user, privilege, hostname, limits).replace(no_new_privileges=no_new_privileges)
     return oci.Spec(
-        process=_process(request, user, privilege, hostname, build_limits.rlimits(request, mode, host)).replace(
-            no_new_privileges=no_new_privileges
-        ),
+        process=process,
         root=oci.Root(request.rootfs or "", bool(request.read_only)),
         hostname=hostname,
         domainname=request.domainname or "",
         mounts=(*mounts, *_renamed_devices(request, maps)),
         annotations=annotations,
-        linux=oci.Linux(
-            uid_mappings=_oci_maps(maps.uid) if maps else (),
-            gid_mappings=_oci_maps(maps.gid) if maps else (),
-            sysctl=_sysctl(mode, shared, user, maps),
-            resources=resources,
-            namespaces=namespaces,
-            devices=devices,
-            masked_paths=masked,
-            readonly_paths=readonly,
-        ),
+        linux=linux.replace(masked_paths=masked, readonly_paths=readonly),
+    )
+
+
+def _linux(
+    request: Request, mode: Mode, host: Host, privilege: Privilege, user: Resolved, maps: Maps | None
+) -> oci.Linux:
+    """Give the part that only Linux has, but for masked and read-only paths."""
+    namespaces = _namespaces(request, mode, maps)
+    devices, rules = _devices(request, mode, host, privilege, maps)
+    return oci.Linux(
+        uid_mappings=_oci_maps(maps.uid) if maps else (),
+        gid_mappings=_oci_maps(maps.gid) if maps else (),
+        sysctl=_sysctl(mode, build_mounts.Shared(namespaces), user, maps),
+        resources=build_limits.resources(request, mode, rules),
+        namespaces=namespaces,
+        devices=devices,
     )
 
 
@@ -174,9 +173,8 @@ def _namespaces(request: Request, mode: Mode, maps: Maps | None) -> tuple[oci.Li
     return tuple(found)
 
 
-def _hostname(request: Request, namespaces: tuple[oci.LinuxNamespace, ...]) -> str:
-    own = any(namespace.type == "uts" for namespace in namespaces)
-    if not own:
+def _hostname(request: Request, linux: oci.Linux) -> str:
+    if linux.namespace("uts") is None:
         if request.hostname or request.domainname:
             raise UsageError(
                 "--hostname would rename the host: its UTS namespace is shared", hint="leave out --uts host"
