@@ -46,7 +46,7 @@ def build(request: Request, mode: Mode, host: Host) -> oci.Spec:
     no_new_privileges = mode.no_new_privileges if request.no_new_privileges is None else request.no_new_privileges
     held = host.caps.permitted & host.caps.bounding if maps is None else host.supported
     privilege = build_capabilities.decide(request, mode, held, user.uid, no_new_privileges=no_new_privileges)
-    linux = _linux(request, mode, host, privilege, user, maps)
+    linux = _linux(request, mode, host, privilege, user=user, maps=maps)
     shared = build_mounts.Shared(linux.namespaces)
     mounts = build_mounts.mounts(request, mode, host, shared, maps, limited=linux.resources is not None)
     masked, readonly = _kernel_paths(request, mode, mounts)
@@ -71,7 +71,7 @@ def build(request: Request, mode: Mode, host: Host) -> oci.Spec:
 
 
 def _linux(
-    request: Request, mode: Mode, host: Host, privilege: Privilege, user: Resolved, maps: Maps | None
+    request: Request, mode: Mode, host: Host, privilege: Privilege, *, user: Resolved, maps: Maps | None
 ) -> oci.Linux:
     """Give the part that only Linux has, but for masked and read-only paths."""
     namespaces = _namespaces(request, mode, maps)
