@@ -77,6 +77,7 @@ def base(hierarchy: Hierarchy, name: str, groups: dict[str, str], wanted: frozen
         )
     if hierarchy.version == 1:
         return cgroup_tree.open_directory(own), own
+    own = own.removesuffix(f"/{SUPERVISOR}")  # we stepped aside before; our own group is still the one above
     return _delegated(hierarchy, own, wanted)
 
 

@@ -183,6 +183,22 @@ def test_without_delegation_the_refusal_says_how_to_get_it(tmp_path: Path) -> No
     assert "Delegate=yes" in refused.value.hint
 
 
+def test_a_supervisor_that_stepped_aside_puts_the_next_container_beside_itself(tmp_path: Path) -> None:
+    leaf = tmp_path / "user.scope" / cgroup_place.SUPERVISOR
+    leaf.mkdir(parents=True)
+    for name in (leaf, leaf.parent):
+        (name / "cgroup.procs").write_text("")
+        (name / "cgroup.controllers").write_text("memory")
+    (leaf.parent / "cgroup.subtree_control").write_text("memory")
+    where = cgroups.Hierarchy(2, ("memory",), str(tmp_path), "/")
+    groups = {"": f"/user.scope/{cgroup_place.SUPERVISOR}"}
+
+    fd, directory = cgroup_place.base(where, "stockade/x", groups, frozenset({"memory"}))
+
+    os.close(fd)
+    assert directory == str(leaf.parent)
+
+
 def test_a_group_beside_our_own_is_not_taken_where_it_would_escape_our_limits(tmp_path: Path) -> None:
     own = tmp_path / "limited.scope"
     own.mkdir()
