@@ -18,8 +18,8 @@ from stockade.sandbox.oci.spec import (
     LinuxBlockIO,
     LinuxCPU,
     LinuxDeviceCgroup,
-    LinuxHugepageLimit,
     LinuxMemory,
+    LinuxNetwork,
     LinuxPids,
     LinuxResources,
 )
@@ -215,13 +215,11 @@ def test_a_limit_that_this_machine_cannot_hold_refuses_the_launch_and_leaves_not
 
 
 def test_best_effort_keeps_the_other_limits_and_says_which_it_lacks(make: Callable[..., Cgroup]) -> None:
-    resources = LinuxResources(
-        memory=NO_SWAP, cpu=LinuxCPU(cpus="4000"), hugepage_limits=(LinuxHugepageLimit("3MB", 0),)
-    )
+    resources = LinuxResources(memory=NO_SWAP, cpu=LinuxCPU(cpus="4000"), network=LinuxNetwork(class_id=1))
 
     group = make(resources, best_effort=True)
 
-    assert set(group.refused) == {"cpuset-cpus", "hugepages"}
+    assert set(group.refused) == {"cpuset-cpus", "network-class"}
     assert set(group.enforced) == {"memory", "memory-swap"}
     assert run(ANONYMOUS, group)[0] == -signal.SIGKILL
 
