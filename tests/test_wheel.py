@@ -124,6 +124,6 @@ def test_the_installed_command_runs_a_container(programs: Path) -> None:
 
 @pytest.mark.kernel
 def test_the_installed_package_serves_as_a_library(programs: Path) -> None:
-    program = "from stockade import Sandbox; print(Sandbox(host=True).run(['echo', 'inside']).stdout)"
+    program = "from stockade import Sandbox; print(Sandbox().run(['echo', 'inside']).stdout)"
 
     assert "inside" in succeed(programs / "python", "-c", program)
