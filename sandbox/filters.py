@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 
+from stockade import __version__
 from stockade.errors import StockadeError
 from stockade.sandbox import cache
 from stockade.sandbox.linux import syscalls
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from stockade.sandbox.oci.spec import LinuxSeccomp
 
-# Part of every key: raise it whenever a change of the compilers, the verifier or the tables may change a program.
+# Part of every key, with the release's own version: raise it whenever a change of the compilers may change a program.
 _VERSION = b"1"
 _KIND = "seccomp"
 _LIMIT = 1 << 22  # bytes of a profile
@@ -59,7 +60,7 @@ def program_for(profile: str, capabilities: Iterable[str], arch: str = "") -> Fi
     path = profile_path(profile)
     data = _read(path)
     held = sorted(set(capabilities))
-    parts = [_VERSION, machine.encode(), " ".join(held).encode(), data]
+    parts = [_VERSION, __version__.encode(), machine.encode(), " ".join(held).encode(), data]
     if b"minKernel" in data:
         parts.append(".".join(os.uname().release.split(".")[:2]).encode())
 
@@ -83,7 +84,7 @@ def compile_filter(config: LinuxSeccomp | Mapping[str, Any], arch: str = "", com
 
         config = filters_profile.config(config)
     settings = config
-    parts = [_VERSION, machine.encode(), compiler.encode(), repr(settings).encode()]
+    parts = [_VERSION, __version__.encode(), machine.encode(), compiler.encode(), repr(settings).encode()]
     return _cached(parts, lambda: _compile(settings, machine, compiler))
 
 

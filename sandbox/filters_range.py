@@ -35,6 +35,8 @@ def compile_policy(policy: Policy) -> bpf.Program:
     for table in reversed(policy.tables):
         numbers = out.load(seccomp.NR_OFFSET, out.tree(_number_ranges(out, table)))
         target = out.jump(bpf.JEQ, table.audit, numbers, target)
+    if target < 0:
+        out.then(target)  # one answer to everything: the return stands alone
     out.load(seccomp.ARCH_OFFSET, target)
     program = tuple(reversed(out.code))
     if len(program) > bpf.MAX_LENGTH:

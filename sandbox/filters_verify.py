@@ -107,20 +107,21 @@ def _verify_unlisted(program: bpf.Program, policy: Policy) -> int:
 def _values(conditions: set[Condition], outcome: Outcome, bits: int) -> dict[int, list[int]]:
     """Give, for each argument that matters, the values to try."""
     tests: dict[int, set[Test]] = {}
-    for place, mask, constant, is_set in outcome.tests:
-        tests.setdefault(place, set()).add((mask & constant, 0, True) if is_set else (mask, constant, False))
+    for place, mask, constant, only_bits in outcome.tests:
+        tests.setdefault(place, set()).add((mask & constant, 0, True) if only_bits else (mask, constant, False))
     for index, operator, value, second in conditions:
         for high in (True, False):
             word = value >> 32 if high else value & _WORD
-            masked = (word, (second >> 32 if high else second) & word, True)
-            test = masked if operator == "MASKED_EQ" else (_WORD, word, False)
+            test: Test = (_WORD, word, False)
+            if operator == "MASKED_EQ":
+                test = (word, (second >> 32 if high else second) & word, True)
             tests.setdefault(bpf.word(index, high=high), set()).add(test)
     values = {}
     for index in range(6):
-        low, high = bpf.word(index), bpf.word(index, high=True)
-        if low in tests or high in tests:
-            highs = _classes(tests.get(high, set())) if bits == 64 else [0]
-            values[index] = [upper << 32 | lower for upper in highs for lower in _classes(tests.get(low, set()))]
+        below, above = tests.get(bpf.word(index)), tests.get(bpf.word(index, high=True))
+        if below or above:
+            highs = _classes(above or set()) if bits == 64 else [0]
+            values[index] = [upper << 32 | lower for upper in highs for lower in _classes(below or set())]
     return values
 
 
