@@ -7,7 +7,7 @@ import sys
 import time
 
 from stockade.errors import StockadeError
-from stockade.sandbox import cgroups, container, launch, relay, store, supervise, terminal
+from stockade.sandbox import cgroups, container, launch, relay, store, supervise, supervisor, terminal
 from stockade.sandbox.linux import cgroups as cgroupfs
 from stockade.sandbox.linux import process
 from stockade.sandbox.plan import plan
@@ -55,6 +55,8 @@ def _run(
 ) -> tuple[Ending, dict[str, object]]:
     request = prepared.request
     wiring = relay.Wiring()
+    # Orphans of a container without a PID namespace come to us, so that their end can be waited for.
+    supervisor.prepare(subreaper=not prepared.contained, name="stockade")
     launcher = launch.Launcher()
     try:
         with supervise.Signals() as signals:
