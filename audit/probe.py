@@ -112,7 +112,7 @@ class Probe:
         try:
             data = self._read()
         finally:
-            os.close(self._pipe)
+            self.close()
         try:
             answer = json.loads(data)
         except ValueError:
@@ -120,6 +120,12 @@ class Probe:
         if "error" in answer:
             raise ProbeError(str(answer["error"]))
         return _answer(answer)
+
+    def close(self) -> None:
+        """Give it up: its writing end breaks, and its own timer ends it."""
+        if self._pipe >= 0:
+            os.close(self._pipe)
+            self._pipe = -1
 
     def _read(self) -> bytes:
         poll = select.poll()

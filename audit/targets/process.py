@@ -4,7 +4,6 @@ Cheap facts come first and the probe runs beside them on another processor. Each
 read becomes a `Gap` with the reason, and a process that vanishes ends the collection with ProcessLookupError.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -51,6 +50,7 @@ class Collector:
         self.cache = cache
         self.options = options
         self.prober = prober
+        self._running: probe.Probe | None = None
         self.facts: list[Fact] = []
         self.gaps: list[Gap] = []
         self.complete: set[type[Fact]] = set()
@@ -78,6 +78,11 @@ class Collector:
         self.facts.append(self.host.fact)
         self._runtime(status)
         return self._target()
+
+    def close(self) -> None:
+        """Give up a probe that was not waited for."""
+        if self._running is not None:
+            self._running.close()
 
     def _target(self) -> Target:
         group = self.group
@@ -297,7 +302,6 @@ class Collector:
         self, status: Status, inodes: dict[str, int], view: mounts.View, who: identity.Identifier
     ) -> None:
         """Begin to ask which control files open; the answer is taken by _finish_probe."""
-        self._running: probe.Probe | None = None
         self._key: object = None
         self._sockets = tuple(mounts.engine_sockets(view, self.host)) if self.host.trusted else ()
         if not self.options.probe or not inodes:
@@ -342,6 +346,7 @@ class Collector:
                 self.cache.answers[self._key] = self._running.result()
             except probe.ProbeError as error:
                 self.cache.answers[self._key] = str(error)
+            self._running = None
         answer = self.cache.answers.get(self._key)
         if not isinstance(answer, probe.Answer):
             if answer is not None:
@@ -397,9 +402,20 @@ def _words(error: Exception) -> str:
 
 def collect(group: Group, host: HostView, cache: Cache, options: Options, prober: probe.Prober) -> Target | None:
     """Collect a container or a process; None when it ended meanwhile."""
+    collector = Collector(group, host, cache, options, prober)
     try:
-        return Collector(group, host, cache, options, prober).collect()
+        return collector.collect()
     except (ProcessLookupError, FileNotFoundError):
-        if os.path.lexists(f"/proc/{group.first.pid}/ns/mnt"):
+        if _lives(group.first.pid):
             raise
         return None
+    finally:
+        collector.close()
+
+
+def _lives(pid: int) -> bool:
+    """Say whether a process is there and no zombie."""
+    try:
+        return procfs.read(pid, "stat").rpartition(b")")[2].split()[0] not in b"ZX"
+    except OSError:
+        return False
