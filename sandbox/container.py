@@ -87,11 +87,9 @@ def options(prepared: Prepared, cgroup: Cgroup | None, own_stdio: int, *, dies_w
     spec, host = prepared.spec, prepared.host
     v1: tuple[tuple[str, str], ...] = ()
     if any(mount.type == "cgroup" for mount in spec.mounts):
-        v1 = tuple(
-            (os.path.basename(h.directory), ",".join(h.controllers))
-            for h in cgroupfs.layout().hierarchies
-            if h.version == 1
-        )
+        # Only hierarchies with a group of the container's own: in the others its root would be our group.
+        found = [group.hierarchy for group in cgroup.groups] if cgroup else cgroupfs.layout().hierarchies
+        v1 = tuple((os.path.basename(h.directory), ",".join(h.controllers)) for h in found if h.version == 1)
     return Options(
         **placement(cgroup),
         filter_program=prepared.program,

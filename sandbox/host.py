@@ -284,8 +284,12 @@ def _all_ranges(text: str) -> list[Range]:
 
 
 # /etc of the embedded root (run --host): what programs of /usr need to start, to resolve names and to check
-# certificates. Directories and ld.so.cache are bound; the small files are copied, which costs less than a mount.
-_ETC_BINDS = ("alternatives", "ssl", "pki", "crypto-policies", "ld.so.cache")
+# certificates. Of /etc/ssl and /etc/pki only what is public: beside it lie the host's private keys, which root of the
+# host could read with --userns host. Directories and ld.so.cache are bound; the small files are copied, which is cheaper.
+_ETC_BINDS = (
+    *("alternatives", "ssl/certs", "ssl/openssl.cnf", "pki/ca-trust", "pki/tls/certs", "ca-certificates"),
+    *("crypto-policies", "ld.so.cache", "ld.so.conf", "ld.so.conf.d"),
+)
 _NSSWITCH = "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n"
 
 
