@@ -159,6 +159,8 @@ class Supervisor:
             if self.interrupts >= PATIENCE:
                 self._stop("interrupt")
                 return
+        if number == _signal.SIGTERM:
+            number = self.container.prepared.request.stop_signal or number
         self.container.signal(number)
 
     def _stop(self, why: str) -> None:

@@ -322,6 +322,16 @@ def test_a_signal_to_us_is_a_signal_to_the_program(rootfs: Path) -> None:
         assert process.wait(10) == 9
 
 
+def test_a_request_to_end_is_the_signal_that_was_chosen(rootfs: Path) -> None:
+    script = "trap 'exit 9' QUIT; trap 'exit 8' TERM; echo up; sleep 9 & wait"
+    command = [*STOCKADE, "run", "--rm", "--stop-signal", "QUIT", "--rootfs", str(rootfs), "sh", "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        process.terminate()
+        assert process.wait(10) == 9
+
+
 def test_volumes_tmpfs_and_read_only(stockade: Run, rootfs: Path, public_tmp: Path) -> None:
     data = public_tmp / "data"
     data.mkdir(mode=0o777)
