@@ -122,7 +122,9 @@ class _Assembler:
         """Write a search for A among ranges."""
         units = _units(ranges)
         ends = [unit[0][0] for unit in units[1:]] + [_WORD]
-        return self._search(units, [min(end, _HOT) - min(unit[0][0], _HOT) + 1 for unit, end in zip(units, ends)])
+        return self._search(
+            units, [min(end, _HOT) - min(unit[0][0], _HOT) + 1 for unit, end in zip(units, ends, strict=True)]
+        )
 
     def _search(self, units: list[Ranges], weights: list[int]) -> Target:
         if len(units) > 1:
