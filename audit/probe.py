@@ -1,13 +1,13 @@
-"""Which control files open with exactly a target's credentials: asked of the kernel, by a child that becomes the target.
+"""Which control files open with exactly a target's credentials: asked of the kernel by a child that becomes it.
 
 The parent half. A `Prober` forks a small helper once; for each `start` that forks a child, which joins the target's
-namespaces, takes on its root, ids and capabilities (probe_child) and answers over a pipe. `Probe.result` collects the
-answer and gives a child up that hangs, since a hostile container can put a FUSE or NFS mount under any path. Nothing is ever
-written to a control file.
+namespaces, takes on its root, ids and capabilities (probe_child) and answers over a pipe. `Probe.result` collects
+the answer and gives a child up that hangs, since a hostile container can put a FUSE or NFS mount under any path.
+Nothing is ever written to a control file.
 
 The children are forked, not executed: after they joined the mount namespace, every program and library there is the
-container's. The helper is there since a fork of the auditor costs in proportion to its memory, 0.4 ms at the start and
-ten times that with the facts of a thousand containers. The caller must be single-threaded.
+container's. The helper is there since a fork of the auditor costs in proportion to its memory, 0.4 ms at the start
+and ten times that with the facts of a thousand containers. The caller must be single-threaded.
 """
 
 import json
@@ -53,9 +53,9 @@ class Credentials:
 class Request:
     """What to ask. `join` has the CLONE_NEW* flags of the namespaces in which target and auditor differ.
 
-    `write` and `read` are absolute paths of which each answer counts; `sweep` asks for all that the prober knows below
-    /proc/sys as well, of which only the opened ones are told. `sockets` are paths whose permission is asked. `nodes` are
-    mount points below /dev: each may have other flags than /dev itself.
+    `write` and `read` are absolute paths of which each answer counts; `sweep` asks for all that the prober knows
+    below /proc/sys as well, of which only the opened ones are told. `sockets` are paths whose permission is asked.
+    `nodes` are mount points below /dev: each may have other flags than /dev itself.
     """
 
     pid: int

@@ -3,9 +3,9 @@
 Rules that everything here keeps, because the mount namespace it works in is hostile:
 
 * Control files are opened O_WRONLY and closed. Never a write, never O_CREAT or O_TRUNC.
-* Only files of procfs, sysfs, cgroupfs and binfmt_misc are opened. The file system is told from a descriptor that is already
-  there (O_PATH opens nothing) and files below it are reached with RESOLVE_NO_XDEV, so that a FIFO, a device or a
-  FUSE file that was mounted over the path is refused and never opened.
+* Only files of procfs, sysfs, cgroupfs and binfmt_misc are opened. The file system is told from a descriptor that
+  is already there (O_PATH opens nothing) and files below it are reached with RESOLVE_NO_XDEV, so that a FIFO, a
+  device or a FUSE file that was mounted over the path is refused and never opened.
 * Nothing is imported, executed or loaded; the pid namespace is not joined, so that the container does not see this
   process; it is not dumpable, so that one which shares the host's pid namespace can't trace it; it dumps no core and
   holds only its pipe.
@@ -78,7 +78,7 @@ def serve(control: int, sysctls: tuple[str, ...]) -> NoReturn:
 
 
 def _run(request: "Request", pidfd: int, root: int, pipe: int, sweep: _Directories) -> NoReturn:
-    """Measure and write the answer as JSON to `pipe`. Never returns: an exception must not run on in the helper's code."""
+    """Measure, write the answer as JSON, never return: an exception must not run on in the helper's code."""
     try:
         signal.setitimer(signal.ITIMER_REAL, LIFETIME)
         data = json.dumps(_measured(request, pidfd, root, pipe, sweep)).encode("ascii")
@@ -92,7 +92,7 @@ def _measured(request: "Request", pidfd: int, root: int, pipe: int, sweep: _Dire
     try:
         _harden()
         _close_all_but(pidfd, root, pipe)
-        # Links in /proc/self/fd reopen what an O_PATH descriptor holds; this is the host's procfs, opened before joining.
+        # Links there reopen what an O_PATH descriptor holds; this is the host's procfs, opened before joining.
         links = os.open("/proc/self/fd", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         label = _become(request, pidfd, root)
         _harden()  # a change of ids makes a process dumpable again and forgets the parent's death signal
@@ -335,6 +335,7 @@ def _device(directory: int, name: str, path: str, *, nodev: bool | None) -> tupl
         nodev = bool(_statfs(node)[1] & _ST_NODEV)
         os.close(node)
     usable = not nodev and any(
-        os.access(name, mode, dir_fd=directory, effective_ids=True, follow_symlinks=False) for mode in (os.R_OK, os.W_OK)
+        os.access(name, mode, dir_fd=directory, effective_ids=True, follow_symlinks=False)
+        for mode in (os.R_OK, os.W_OK)
     )
     return path, stat.S_ISBLK(status.st_mode), os.major(status.st_rdev), os.minor(status.st_rdev), usable

@@ -5,27 +5,34 @@ The programs are read with ptrace (sandbox/linux/ptrace.py) and followed call by
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from stockade.audit.facts import SeccompFilter, Where
+from stockade.audit.facts import SeccompFilter
 from stockade.sandbox.linux import bpf, bpf_explore, seccomp, syscalls
 from stockade.sandbox.linux.calls_base import MACHINE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from stockade.audit.facts import Where
 
 _ACTION = 0xFFFF0000
 _GOES_ON = frozenset({seccomp.RET_ALLOW, seccomp.RET_LOG})
 #: USER_NOTIF asks a supervisor and TRACE a tracer; both may let the call through
 _ASKS = frozenset({seccomp.RET_USER_NOTIF, seccomp.RET_TRACE})
 
-#: calls of which the other entries of the machine (i386, x32) are looked at: those that open a way out or much of the kernel
+#: calls that open a way out or much of the kernel: for them the machine's other entries (i386, x32) are looked at
 DANGEROUS = frozenset(
-    """
-    mount umount2 pivot_root fsopen fsconfig fsmount move_mount open_tree mount_setattr unshare setns clone3 bpf
-    perf_event_open keyctl add_key request_key userfaultfd io_uring_setup io_uring_enter io_uring_register ptrace
-    process_vm_readv process_vm_writev open_by_handle_at kexec_load kexec_file_load init_module finit_module
-    delete_module quotactl quotactl_fd personality reboot swapon swapoff syslog acct settimeofday clock_settime iopl ioperm
-    """.split()
-)
+    {
+        "mount", "umount2", "pivot_root", "fsopen", "fsconfig", "fsmount", "move_mount", "open_tree", "mount_setattr",
+        "unshare", "setns", "clone3", "bpf", "perf_event_open", "keyctl", "add_key", "request_key", "userfaultfd",
+        "io_uring_setup", "io_uring_enter", "io_uring_register", "ptrace", "process_vm_readv", "process_vm_writev",
+        "open_by_handle_at", "kexec_load", "kexec_file_load", "init_module", "finit_module", "delete_module",
+        "quotactl", "quotactl_fd", "personality", "reboot", "swapon", "swapoff", "syslog", "acct", "settimeofday",
+        "clock_settime", "iopl", "ioperm",
+    }
+)  # fmt: skip
 
 
 def facts_of(programs: tuple[bytes, ...], where: Where) -> SeccompFilter:
@@ -47,7 +54,9 @@ def _judge(programs: tuple[bytes, ...]) -> tuple[frozenset[str], frozenset[str],
     return (
         frozenset(call for call, verdict in native.items() if verdict[0] == "allowed"),
         frozenset(call for call, verdict in native.items() if verdict[0] == "conditional"),
-        tuple([e.name for e in entries[1:] if any(verdicts[e.name].get(c, ("denied",))[0] != "denied" for c in denied)]),
+        tuple(
+            [e.name for e in entries[1:] if any(verdicts[e.name].get(c, ("denied",))[0] != "denied" for c in denied)]
+        ),
         any(verdict[1] for each in verdicts.values() for verdict in each.values()),
     )
 
@@ -67,7 +76,7 @@ def _actions(program: bpf.Program, number: int, arch: int) -> frozenset[int]:
 
 
 def _verdict(stacked: Iterable[frozenset[int]]) -> tuple[str, bool]:
-    """Give "allowed", "conditional" or "denied" and whether a supervisor is asked: of all filters the strictest answer wins."""
+    """Give "allowed", "conditional" or "denied", by the strictest filter, and whether a supervisor is asked."""
     passes = certain = True
     asks = False
     for actions in stacked:

@@ -1,6 +1,6 @@
 """The command `stockade audit`: collect, judge, render. It stands beside stockade.cli since it needs reports and audit.
 
-Exit codes in every format: 0 pass, 1 the policy of --fail-on failed, 2 usage, 3 nothing to audit, 4 the audit itself failed.
+Exit codes in every format: 0 pass, 1 the policy of --fail-on failed, 2 usage, 3 nothing to audit, 4 it failed itself.
 """
 
 from __future__ import annotations

@@ -24,11 +24,19 @@ WRITE = (
     "/sys/kernel/uevent_helper", "/sys/power/state", "/sys/kernel/reboot/mode", "/sys/kernel/profiling",
     "/sys/module/sysrq/parameters/reset_seq", "/sys/bus/pci/rescan", "/sys/class/firmware/timeout",
 )  # fmt: skip
-READ = ("/proc/kcore", "/proc/kallsyms", "/proc/keys", "/proc/timer_list", "/proc/sched_debug", "/proc/vmcore", "/proc/config.gz")
+READ = (
+    "/proc/kcore",
+    "/proc/kallsyms",
+    "/proc/keys",
+    "/proc/timer_list",
+    "/proc/sched_debug",
+    "/proc/vmcore",
+    "/proc/config.gz",
+)
 #: files of a cgroup v1 or v2 mount's own directory
 CGROUP = ("release_agent", "devices.allow", "cgroup.procs")
 
-# Which namespace a file below /proc/sys belongs to; the handlers take it from the process that opens (G3 of the catalogue)
+# Which namespace a file below /proc/sys belongs to; the handlers take it from the process that opens
 _OWNERS = (
     ("net", re.compile(r"^net/")),
     ("ipc", re.compile(r"^(kernel/(sh[m]|msg|sem$|sem_|auto_msgmni)|fs/mqueue/)")),

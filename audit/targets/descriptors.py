@@ -1,4 +1,4 @@
-"""Open descriptors, working directory and program of a process, and whether they lie outside its mounts (CVE-2024-21626).
+"""Open descriptors, working directory and program, and whether they lie outside the mounts (CVE-2024-21626).
 
 A file that was opened before the process entered its mount namespace lies on a mount that its mountinfo does not list.
 Files are looked at with statx only, which does not wait for a FUSE file system of the container's.
@@ -16,7 +16,7 @@ from stockade.sandbox.linux import procfs, statx
 
 #: descriptors that are looked at, of one process
 MOST = 4096
-# c 1:3 null, 1:5 zero, 1:7 full, 1:8 random, 1:9 urandom, 5:0 tty, 5:1 console, 5:2 ptmx; terminals of majors 4, 136 to 143
+# c 1:3 null, 1:5 zero, 1:7 full, 1:8 random, 1:9 urandom, 5:0 tty, 5:1 console, 5:2 ptmx; majors of terminals
 _HARMLESS = frozenset({(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)})
 _TERMINALS = frozenset({4, *range(136, 144)})
 _NAMESPACES = ("user:[", "pid:[", "mnt:[", "net:[", "ipc:[", "uts:[", "cgroup:[", "time:[")
@@ -38,21 +38,19 @@ def facts_of(pid: int, place: Place, host: HostView) -> Iterator[facts.OpenDescr
     Raises PermissionError without ptrace access, ProcessLookupError when it has gone.
     """
     for name in procfs.names(pid, "fd")[:MOST]:
-        path = f"/proc/{pid}/fd/{name}"
         try:
-            target = os.readlink(path)
-            fact = _descriptor(pid, int(name), target, path, place, host)
+            fact = _descriptor(pid, int(name), place, host)
         except (FileNotFoundError, ProcessLookupError):
             continue  # closed since the listing
         if fact:
             yield fact
 
 
-def _descriptor(
-    pid: int, number: int, target: str, path: str, place: Place, host: HostView
-) -> facts.OpenDescriptor | None:
+def _descriptor(pid: int, number: int, place: Place, host: HostView) -> facts.OpenDescriptor | None:
+    path = f"/proc/{pid}/fd/{number}"
+    target = os.readlink(path)
     if target.startswith("/"):
-        return _file(pid, number, target, path, place, host)
+        return _file(pid, number, target, place, host)
     kind: Kind
     if target.startswith(_NAMESPACES):
         space, _, inode = target[:-1].partition(":[")
@@ -66,9 +64,8 @@ def _descriptor(
     )
 
 
-def _file(
-    pid: int, number: int, target: str, path: str, place: Place, host: HostView
-) -> facts.OpenDescriptor | None:
+def _file(pid: int, number: int, target: str, place: Place, host: HostView) -> facts.OpenDescriptor | None:
+    path = f"/proc/{pid}/fd/{number}"
     status = statx.of(path)
     kind = _kind(status)
     outside = _outside(status, place, host)
@@ -77,7 +74,13 @@ def _file(
     if not outside and kind not in {"directory", "device"}:
         return None
     return facts.OpenDescriptor(
-        where=Where(path), fd=number, target=target, kind=kind, writable=_writable(pid, number), outside=outside, pid=pid
+        where=Where(path),
+        fd=number,
+        target=target,
+        kind=kind,
+        writable=_writable(pid, number),
+        outside=outside,
+        pid=pid,
     )
 
 
@@ -90,7 +93,7 @@ def _kind(status: statx.Statx) -> Kind:
 
 
 def _outside(status: statx.Statx, place: Place, host: HostView) -> bool | None:
-    """Say whether a file lies on none of the container's mounts; None before Linux 5.8, which doesn't tell the mount."""
+    """Say whether a file lies on none of the container's mounts; None before Linux 5.8, which doesn't tell."""
     if status.mount is None:
         return None
     if status.mount in place.mounts:

@@ -1,9 +1,10 @@
 """Which processes of the host make up which container, and which target an argument of `stockade audit` means.
 
-Container-like is a process that an engine's cgroup names, or that has its own pid or user namespace, or a mount namespace
-with another root. Not container-like are services that systemd or snapd confine on the host's own root (PrivateTmp,
-PrivateUsers, ProtectSystem): they are host services, and `pid:N` still audits each. Processes in one container are those
-with its cgroup, else in its pid namespace, else in its user or mount namespace; the oldest stands for it.
+Container-like is a process that an engine's cgroup names, or that has its own pid or user namespace, or a mount
+namespace with another root. Not container-like are services that systemd or snapd confine on the host's own root
+(PrivateTmp, PrivateUsers, ProtectSystem): they are host services, and `pid:N` still audits each. Processes in one
+container are those with its cgroup, else in its pid namespace, else in its user or mount namespace; the oldest
+stands for it.
 """
 
 import os
@@ -67,7 +68,7 @@ class Finder:
                 loose.append((place, entry))
         spaces = {entry.inodes["user"] for place, entry in loose if place[0] == "pid"}
         for place, entry in loose:
-            # Whoever sits in a container's user namespace and the host's pid namespace started it (unshare, podman's conmon).
+            # Whoever is in a container's user namespace and the host's pid namespace started it (podman's conmon).
             if place not in places and place[0] == "user" and place[1] in spaces:
                 continue
             keyed.setdefault(places.get(place, place), []).append(entry)
@@ -118,7 +119,9 @@ class Finder:
         if state:
             # Stockade's own record knows better which process is the container's first.
             entries.sort(key=lambda each: (each.pid != state.pid, each.order))
-            return Group(f"container:{state.name}", state.name, "container", tuple(entries), Engine("stockade", state.id), state)
+            return Group(
+                f"container:{state.name}", state.name, "container", tuple(entries), Engine("stockade", state.id), state
+            )
         if engine:
             return Group(f"container:{engine.id[:12]}", engine.id[:12], "container", tuple(entries), engine)
         return Group(f"pid:{first.pid}", f"pid {first.pid}", "container", tuple(entries))
@@ -131,7 +134,7 @@ class Finder:
         place, engine = self._place(entry), engines.of_cgroup(entry.cgroup)
         others: Iterable[Entry] = ()
         if place or (engine and self._has_own_namespace(entry)):
-            others = [each for each in self._like(entry, place, engine) if each.pid != pid]
+            others = [each for each in self._like(place, engine) if each.pid != pid]
         kind = "container" if place or engine else "process"
         state = next((state for state in self.states if state.pid == pid), None)
         if state:
@@ -139,15 +142,16 @@ class Finder:
         ordered = sorted(others, key=lambda each: each.order)
         return Group(f"pid:{pid}", f"pid {pid}", kind, (entry, *ordered), engine, state)
 
-    def _like(self, entry: Entry, place: tuple[str, object] | None, engine: Engine | None) -> Iterable[Entry]:
+    def _like(self, place: tuple[str, object] | None, engine: Engine | None) -> Iterable[Entry]:
         for each in self.snapshot.entries.values():
-            if place and each.inodes.get(place[0]) == place[1]:
-                yield each
-            elif engine and engines.of_cgroup(each.cgroup) == engine and self._has_own_namespace(each):
+            in_engine = (
+                engine is not None and engines.of_cgroup(each.cgroup) == engine and self._has_own_namespace(each)
+            )
+            if in_engine or (place and each.inodes.get(place[0]) == place[1]):
                 yield each
 
     def container(self, name: str) -> Group:
-        """Give the container of this name or with an id that begins so. Raises StockadeError for none and for several."""
+        """Give the container of this name or with an id that begins so. Raises StockadeError for none or several."""
         for state in self.states:
             if name in (state.name, state.id):
                 return self._of_state(state)
@@ -156,7 +160,9 @@ class Finder:
         if len(found) == 1:
             return found[0]
         if found:
-            raise UsageError(f"container:{name} means {len(found)} containers: {', '.join(group.name for group in found)}")
+            raise UsageError(
+                f"container:{name} means {len(found)} containers: {', '.join(group.name for group in found)}"
+            )
         raise StockadeError(
             f"no running container is named {name} and none has an id that begins so",
             hint="stockade audit all lists every container of this host; pid:N names any process",
@@ -169,8 +175,12 @@ class Finder:
                 return group
         if state.pid in self.snapshot.entries:
             group = self.process(state.pid)
-            return Group(f"container:{state.name}", state.name, "container", group.entries, Engine("stockade", state.id), state)
-        raise StockadeError(f"container {state.name} does not run", hint="only running ones can be audited", exit_code=NOTHING)
+            return Group(
+                f"container:{state.name}", state.name, "container", group.entries, Engine("stockade", state.id), state
+            )
+        raise StockadeError(
+            f"container {state.name} does not run", hint="only running ones can be audited", exit_code=NOTHING
+        )
 
 
 def _matches(group: Group, name: str, *, prefix: bool) -> bool:

@@ -11,7 +11,7 @@ class Engine(NamedTuple):
     id: str
 
 
-# Each engine's name for a container's cgroup, with the systemd and the cgroupfs driver; conmon's own scopes are not containers.
+# Each engine's name for a container's cgroup, with the systemd and the cgroupfs driver; conmon's scopes are not meant.
 _CGROUPS = (
     ("docker", re.compile(r"/docker[/-](?P<id>[0-9a-f]{64})(?:\.scope)?")),
     ("podman", re.compile(r"/libpod-(?P<id>[0-9a-f]{64})(?:\.scope)?")),

@@ -37,9 +37,11 @@ _PLACES = (
 )  # fmt: skip
 _LSM_LIST_MODULES = 461
 # include/uapi/linux/lsm.h
-_LSM_IDS = dict(
-    enumerate("capability selinux smack tomoyo apparmor yama loadpin safesetid lockdown bpf landlock ima evm ipe".split(), 100)
-)
+_LSMS = (
+    "capability", "selinux", "smack", "tomoyo", "apparmor", "yama", "loadpin", "safesetid", "lockdown", "bpf",
+    "landlock", "ima", "evm", "ipe",
+)  # fmt: skip
+_LSM_IDS = dict(enumerate(_LSMS, 100))
 # Per interface and per neighbour table: hundreds of files that say the same of each interface
 _REPEATED = re.compile(r"^net/.*/(conf|neigh)/")
 # Open for everyone, and its handler asks for CAP_CHECKPOINT_RESTORE when something is written (kernel/pid_namespace.c)
@@ -78,7 +80,7 @@ class HostView:
         return {device: tuple(places) for device, places in found.items()}
 
     def path_of(self, device: tuple[int, int], root: str) -> str | None:
-        """Give the host's shortest path for a directory or file of a file system; None when the host doesn't mount it."""
+        """Give the host's shortest path for a file of a file system; None when the host doesn't mount it."""
         key = device, root
         if key not in self._paths:
             self._paths[key] = self._path_of(device, root)
@@ -121,7 +123,7 @@ class HostView:
 
     @cached_property
     def sockets(self) -> tuple[tuple[str, str], ...]:
-        """Sockets of container engines on the host: (path, engine), known places and whatever listens under such a name."""
+        """Sockets of engines on the host, (path, engine): known places and whatever listens under such a name."""
         found = {}
         for path in (*_PLACES, *_listening()):
             engine = SOCKETS.get(posixpath.basename(path)) or ("systemd" if path == "/run/systemd/private" else None)
@@ -167,7 +169,7 @@ class HostView:
         return known[path]
 
     def is_directory(self, path: str) -> bool | None:
-        """Say whether there is a directory on the host, without waiting for a remote file system; None when not known."""
+        """Say whether a path of the host is a directory, never waiting for a remote file system; None if unknown."""
         known = self._directories
         if path not in known:
             try:
@@ -215,7 +217,7 @@ def _network(own: int) -> int | None:
     except OSError:
         pass
     try:
-        # /proc/PID/net belongs to the process's namespace and needs no ptrace access; its files' inodes are the namespace's own.
+        # /proc/PID/net is of the process's namespace and needs no ptrace access; its inodes are the namespace's own.
         same = os.stat("/proc/1/net/dev").st_ino == os.stat("/proc/self/net/dev").st_ino
     except OSError:
         return None
@@ -302,7 +304,8 @@ def _fact(layout: cgroups.Layout) -> facts.Host:
         modules_disabled=disabled == "1" if disabled is not None else None,
         lockdown=_lockdown(lockdown, lsms),
         cgroup="hybrid" if layout.hybrid else "v2" if layout.v2 else "v1" if layout.v1 else None,
-        apparmor=os.path.isdir("/sys/kernel/security/apparmor") or _text("/sys/module/apparmor/parameters/enabled") == "Y",
+        apparmor=os.path.isdir("/sys/kernel/security/apparmor")
+        or _text("/sys/module/apparmor/parameters/enabled") == "Y",
         selinux=os.path.exists("/sys/fs/selinux/enforce"),
     )
 

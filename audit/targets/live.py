@@ -16,6 +16,8 @@ from stockade.errors import StockadeError, UsageError
 from stockade.sandbox.linux import cgroups, idmap
 
 Progress = Callable[[int, int], None]
+# first and last host id of an extent, the owner of its namespace, the target, the extent, where it was read
+_Row = tuple[int, int, int, str, idmap.Mapping, facts.Where]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +106,14 @@ def _shared(fact: facts.Fact, users: dict[tuple[str, int], list[str]], identity:
 
 def _overlaps(targets: Sequence[Target]) -> dict[str, list[facts.SharedIds]]:
     """Sweep over all maps in the order of their host ids; only neighbours that touch are compared."""
-    rows = []
+    rows: list[_Row] = []
     for target in targets:
         space = target.one(facts.UserNamespace)
         if space and not space.initial and space.owner_uid is not None:
             rows += [(m.host, m.host + m.size, space.owner_uid, target.id, m, space.where) for m in space.uid_map or ()]
     rows.sort(key=lambda row: row[:4])
     found: dict[str, dict[str, facts.SharedIds]] = {}
-    open_: list[tuple[int, int, int, str, idmap.Mapping, facts.Where]] = []
+    open_: list[_Row] = []
     for row in rows:
         open_ = [each for each in open_ if each[1] > row[0]]
         for other in open_:

@@ -16,12 +16,19 @@ from stockade.sandbox.linux.mountinfo import Mount, covering
 #: what OCI runtimes mask or make read-only by default (runtime-tools, moby/oci/defaults.go), and what ought to be
 PROTECTED = (
     "/proc/acpi", "/proc/asound", "/proc/bus", "/proc/config.gz", "/proc/fs", "/proc/interrupts", "/proc/irq",
-    "/proc/kallsyms", "/proc/kcore", "/proc/keys", "/proc/kmsg", "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi",
-    "/proc/sys", "/proc/sysrq-trigger", "/proc/timer_list", "/proc/timer_stats",
+    "/proc/kallsyms", "/proc/kcore", "/proc/keys", "/proc/kmsg", "/proc/latency_stats", "/proc/sched_debug",
+    "/proc/scsi", "/proc/sys", "/proc/sysrq-trigger", "/proc/timer_list", "/proc/timer_stats",
     "/sys/devices/virtual/powercap", "/sys/firmware", "/sys/kernel/security", "/sys/kernel/vmcoreinfo",
 )  # fmt: skip
 _KERNELS_OWN = frozenset({"proc", "sysfs"})
-_ENGINES_FILES = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/run/.containerenv", "/dev/termination-log", "/dev/console")
+_ENGINES_FILES = (
+    "/etc/hosts",
+    "/etc/hostname",
+    "/etc/resolv.conf",
+    "/run/.containerenv",
+    "/dev/termination-log",
+    "/dev/console",
+)
 _ENGINES_PLACES = ("/var/lib/", "/run/", "/var/run/", "/home/", "/root/.local/share/", "/tmp/stockade", "/dev/pts/")
 _NODES = frozenset("/dev/" + name for name in ("null", "zero", "full", "random", "urandom", "tty", "console"))
 
@@ -49,7 +56,7 @@ def view(mounts: tuple[Mount, ...], path: str) -> View:
 
 
 def visible(mounts: tuple[Mount, ...]) -> tuple[Mount, ...]:
-    """Leave out what other mounts cover: those with another one on their root, those below a later mount, and all under them."""
+    """Leave out what others cover: mounts with one on their root, those below a later one, and all under them."""
     by_id = {mount.id: mount for mount in mounts}
     points = {(mount.parent, mount.mount_point) for mount in mounts}
     covered = {mount.parent for mount in mounts if _stacked(mount, by_id)}
@@ -132,7 +139,7 @@ def _state(mount: Mount | None, path: str, host: HostView) -> Literal["masked", 
 
 
 def engine_sockets(view: View, host: HostView) -> Iterator[facts.EngineSocket]:
-    """Find the host's engine sockets in the container's view, under whatever name, and through a mount above them as well."""
+    """Find the host's engine sockets in view, under whatever name, and through a mount above them as well."""
     for mount in view.visible:
         source = host.path_of((mount.major, mount.minor), mount.root)
         if source is None:

@@ -1,8 +1,8 @@
-"""Stockade's own containers, from their state on disk: /run/stockade/ID/state.json and the same below each user's own directory.
+"""Stockade's own containers, from /run/stockade/ID/state.json and the same in each user's own directory.
 
-The auditor knows them as it knows any other engine's: the state gives a name, an engine and what was declared; everything
-that decides comes from the kernel. What lies in a user's directory is that user's word, and is believed for that user's
-processes only.
+The auditor knows them as it knows any other engine's: the state gives a name, an engine and what was declared;
+everything that decides comes from the kernel. What lies in a user's directory is that user's word, and is believed
+for that user's processes only.
 """
 
 import json
@@ -21,7 +21,7 @@ _LARGEST = 1 << 22
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A container that was running when it was read: its id, its name (the id's first twelve digits without one), its first process.
+    """A container that ran when it was read: id, name (without one the id's first twelve digits), first process.
 
     `path` is the state.json, `data` all of it.
     """
@@ -41,7 +41,7 @@ class State:
 
 
 def directories() -> tuple[tuple[str, int], ...]:
-    """Give the directories that may hold states, each with the uid that has to own it: root's, one's own, and as root everyone's."""
+    """Give the directories that may hold states, each with its owner's uid: root's, one's own, as root everyone's."""
     uid = os.geteuid()
     found = [("/run/stockade", 0)]
     runtime = os.environ.get("XDG_RUNTIME_DIR")

@@ -1,7 +1,8 @@
 """The collector of a running container: from /proc, from mountinfo, and from a probe that takes on its credentials.
 
-Cheap facts come first and the probe runs beside them on another processor. Each fact says where it was read; what can't be
-read becomes a `Gap` with the reason, and a process that vanishes ends the collection with ProcessLookupError.
+Cheap facts come first and the probe runs beside them on another processor. Each fact says where it was read; what
+can't be read becomes a `Gap` with the reason, and a process that vanishes ends the collection with
+ProcessLookupError.
 """
 
 from collections.abc import Callable, Iterator
@@ -187,7 +188,10 @@ class Collector:
         elif status.seccomp == 1:
             self._gap("strict mode has no program", facts.SeccompFilter, applicable=False)
         elif not self.options.seccomp_filters:
-            self._gap("reading the filter stops the process for 0.2 ms and is asked for by --seccomp-filters", facts.SeccompFilter)
+            self._gap(
+                "reading the filter stops the process for 0.2 ms and is asked for by --seccomp-filters",
+                facts.SeccompFilter,
+            )
         else:
             where = Where(f"/proc/{self.pid}/status")
             try:
@@ -298,9 +302,7 @@ class Collector:
             )
         self.complete.add(facts.Process)
 
-    def _start_probe(
-        self, status: Status, inodes: dict[str, int], view: mounts.View, who: identity.Identifier
-    ) -> None:
+    def _start_probe(self, status: Status, inodes: dict[str, int], view: mounts.View, who: identity.Identifier) -> None:
         """Begin to ask which control files open; the answer is taken by _finish_probe."""
         self._key: object = None
         self._sockets = tuple(mounts.engine_sockets(view, self.host)) if self.host.trusted else ()
@@ -310,7 +312,14 @@ class Collector:
             return
         request = self._request(status, inodes, view, who)
         root = statx.of(f"/proc/{self.pid}/root")
-        self._key = (request.credentials, tuple(sorted(inodes.items())), root.mount, root.inode, request.sockets, self.mountinfo)
+        self._key = (
+            request.credentials,
+            tuple(sorted(inodes.items())),
+            root.mount,
+            root.inode,
+            request.sockets,
+            self.mountinfo,
+        )
         if self._key in self.cache.answers:
             return
         try:
@@ -357,7 +366,9 @@ class Collector:
         self.facts += controls.facts_of(answer.write, answer.read, hosts)
         self.complete |= {facts.ControlFile, facts.EngineSocket}
         if not answer.label:
-            self._gap("the probe could not take on the security module's label, which may refuse more", facts.ControlFile)
+            self._gap(
+                "the probe could not take on the security module's label, which may refuse more", facts.ControlFile
+            )
         self.facts += [replace(socket, permitted=answer.sockets.get(socket.path)) for socket in self._sockets]
         self._devices(answer)
 
@@ -387,7 +398,9 @@ class Collector:
         self.facts.append(facts.Runtime(where=Where(f"/proc/{self.pid}/cgroup"), engine=engine, sandbox=guest))
 
 
-def replace_place(place: descriptors.Place, own: tuple[mountinfo.Mount, ...], inodes: dict[str, int]) -> descriptors.Place:
+def replace_place(
+    place: descriptors.Place, own: tuple[mountinfo.Mount, ...], inodes: dict[str, int]
+) -> descriptors.Place:
     """Add a nested mount namespace's mounts to a container's."""
     return descriptors.Place(
         place.mounts | {mount.id for mount in own},

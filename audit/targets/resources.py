@@ -32,7 +32,9 @@ def limits(pid: int, host: HostView) -> tuple[tuple[facts.CgroupLimit, ...], dic
     for name, sources, scale in _LIMITS:
         known = [(source, limit) for source in sources if (limit := found.get(source)) is not None]
         if not known:
-            unknown[name] = next((found.unknown[each] for each in sources if each in found.unknown), "no such limit here")
+            unknown[name] = next(
+                (found.unknown[each] for each in sources if each in found.unknown), "no such limit here"
+            )
             continue
         source, limit = known[0]
         value = None if limit.value is None else int(limit.value * scale)
@@ -74,7 +76,7 @@ def permits(found: cgroup_devices.DevicePolicy, *, block: bool, major: int, mino
 
 
 def membership(text: str, host: HostView) -> tuple[str, str, Literal[1, 2]] | None:
-    """Give controller, path and version of the cgroup that counts for limits: of memory or pids on v1, else the unified one.
+    """Give controller, path and version of the cgroup that counts for limits: memory's or pids' on v1, else v2's.
 
     `text` is that of /proc/PID/cgroup. None where no hierarchy is mounted.
     """

@@ -26,7 +26,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All processes by pid, kernel threads and zombies left out; `closed` are those of others whose namespaces can't be read."""
+    """All processes by pid, without kernel threads and zombies; of `closed` ones the namespaces can't be read."""
 
     entries: dict[int, Entry]
     closed: tuple[int, ...]
@@ -54,7 +54,7 @@ def take() -> Snapshot:
 def look(pid: int) -> Entry | None:
     """Look at one process; None for a kernel thread and a zombie. Raises ProcessLookupError."""
     fields = procfs.read(pid, "stat").rpartition(b")")[2].split()
-    # proc(5): state is the first after the name, then ppid; flags is the seventh, PF_KTHREAD is 0x00200000; start the 20th
+    # proc(5): after the name come state and ppid; the seventh is flags, PF_KTHREAD is 0x00200000; the 20th start
     if fields[0] in b"ZX" or int(fields[6]) & 0x00200000:
         return None
     try:
@@ -66,13 +66,13 @@ def look(pid: int) -> Entry | None:
 
 
 def inodes_of(pid: int, kinds: tuple[str, ...] = KINDS) -> dict[str, int]:
-    """Read the numbers of a process's namespaces, those kinds that this kernel has. Raises PermissionError, ProcessLookupError."""
+    """Read the numbers of a process's namespaces. Raises PermissionError, and ProcessLookupError for zombies too."""
     found: dict[str, int] = {}
     for kind in kinds:
         try:
             # "mnt:[4026531841]": a link's text costs half of a stat
             found[kind] = int(os.readlink(f"/proc/{pid}/ns/{kind}").partition("[")[2][:-1])
         except FileNotFoundError:
-            if not os.path.lexists(f"/proc/{pid}"):
+            if namespaces.supported(kind):  # it has gone, or is a zombie, which has no namespaces any more
                 raise ProcessLookupError(pid) from None
     return found

@@ -27,12 +27,12 @@ def ptrace(request: int, pid: int, addr: int = 0, data: object = 0) -> int:
     return syscall(_NUMBER, request, pid, addr, data, path=f"/proc/{pid}")
 
 
-def seccomp_filters(tid: int, *, timeout: float = 0.2) -> tuple[bytes, ...]:
+def seccomp_filters(tid: int, *, timeout: float = 1.0) -> tuple[bytes, ...]:
     """Give the programs stacked on a thread, first loaded first, as arrays of struct sock_filter.
 
-    The thread stands still meanwhile, about 0.2 ms. Raises PermissionError without CAP_SYS_ADMIN in the initial user namespace
-    or when the caller has a filter itself, ProcessLookupError, and TimeoutError for a thread that does not stop (it sleeps
-    in the kernel); then it stays seized until it stops or the caller ends.
+    The thread stands still meanwhile, about 0.2 ms. Raises PermissionError without CAP_SYS_ADMIN in the initial
+    user namespace or when the caller has a filter itself, ProcessLookupError, and TimeoutError for a thread that
+    does not stop (it sleeps in the kernel); then it stays seized until it stops or the caller ends.
     """
     ptrace(PTRACE_SEIZE, tid)
     try:

@@ -1,7 +1,7 @@
 """File status that never waits for a remote or a user-space file system, statx(2).
 
-An auditor looks at files that a hostile container chose. stat(2) on a file of its FUSE mount asks its server, which need
-not answer; with AT_STATX_DONT_SYNC the kernel tells what it has. statx also tells the mount of a file.
+An auditor looks at files that a hostile container chose. stat(2) on a file of its FUSE mount asks its server, which
+need not answer; with AT_STATX_DONT_SYNC the kernel tells what it has. statx also tells the mount of a file.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SIZE = 256
 
 
 class Statx(Record):
-    """What the kernel told. `mount` is the id that mountinfo lists, None before Linux 5.8; `mode` has the type's bits."""
+    """What the kernel told. `mount` is mountinfo's id, None before Linux 5.8; `mode` has the type's bits."""
 
     mode: int
     uid: int
@@ -40,7 +40,7 @@ class Statx(Record):
 
 
 def statx(dirfd: int, path: str | bytes, flags: int = 0, mask: int = STATX_BASIC_STATS | STATX_MNT_ID) -> Statx:
-    """Give the status of a file. AT_STATX_DONT_SYNC and AT_NO_AUTOMOUNT are always set. Raises OSError with the path."""
+    """Give the status of a file; AT_STATX_DONT_SYNC and AT_NO_AUTOMOUNT are always set. Raises OSError."""
     buffer = ctypes.create_string_buffer(_SIZE)
     wanted = flags | AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT
     syscall(_NUMBER, dirfd, fspath(path), wanted, mask, buffer, path=path)

@@ -145,7 +145,9 @@ def test_a_root_that_is_mapped_to_an_unprivileged_id_is_refused_core_pattern() -
 
 def test_what_opens_of_its_own_namespaces_is_marked_as_its_own() -> None:
     with running(mapped(100000)) as pid:
-        found = [each for each in audited(pid).all(facts.ControlFile) if each.outcome == "opened" and each.access == "write"]
+        found = [
+            each for each in audited(pid).all(facts.ControlFile) if each.outcome == "opened" and each.access == "write"
+        ]
 
     assert any(each.path.startswith("/proc/sys/net/") for each in found)
     assert any(each.path.startswith("/proc/sys/kernel/sem") for each in found)
@@ -245,7 +247,8 @@ def test_what_a_hostile_container_plants_over_a_control_file_is_not_opened(kind:
     read_end = -1
     if kind == "fifo":
         os.mkfifo(planted)
-        read_end = os.open(planted, os.O_RDONLY | os.O_NONBLOCK)  # an open for writing would succeed at once, and be seen
+        # with a reader an open for writing would succeed at once
+        read_end = os.open(planted, os.O_RDONLY | os.O_NONBLOCK)
     elif kind == "socket":
         with socket.socket(socket.AF_UNIX) as server:
             server.bind(str(planted))
@@ -280,9 +283,7 @@ def test_symbolic_links_of_a_hostile_container_are_not_followed(public_tmp: Path
     assert opened(target) == set()
 
 
-def test_a_container_that_never_answers_is_given_up_and_its_probe_is_ended(
-    public_tmp: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_container_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "TIMEOUT", 0.5)
 
     def setup() -> None:
@@ -300,7 +301,6 @@ def test_a_container_that_never_answers_is_given_up_and_its_probe_is_ended(
     assert "did not answer" in gap.reason
     assert not target.knows(facts.ControlFile)
     assert target.one(facts.CapabilitySets) is not None
-    assert public_tmp.exists()
 
 
 def test_the_probe_changes_no_control_file() -> None:
@@ -542,7 +542,7 @@ def test_an_engines_socket_is_found_under_another_name_and_through_its_directory
     assert (seen.engine, seen.permitted, seen.host_path) == ("docker", True, str(public_tmp / "run/docker.sock"))
 
 
-def test_a_node_on_a_nodev_mount_is_not_usable(public_tmp: Path) -> None:
+def test_a_node_on_a_nodev_mount_is_not_usable() -> None:
     usable = []
     for flags in (calls.MS_NODEV, 0):
 
@@ -631,9 +631,9 @@ def test_all_lists_containers_and_neither_plain_processes_nor_private_tmp_servic
 
 
 def test_a_process_that_ends_meanwhile_is_told_and_not_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    from stockade.audit.targets import process as collector
+    from stockade.audit.targets import controls
 
-    real = collector.controls.to_write
+    real = controls.to_write
     with running(lambda: None) as pid:
 
         def vanish(mounts: Any) -> Any:
@@ -641,7 +641,7 @@ def test_a_process_that_ends_meanwhile_is_told_and_not_a_failure(monkeypatch: py
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
             return real(mounts)
 
-        monkeypatch.setattr(collector.controls, "to_write", vanish)
+        monkeypatch.setattr(controls, "to_write", vanish)
         collected = live.audit_targets([f"pid:{pid}"])
 
     assert collected.targets == ()
@@ -653,7 +653,12 @@ def test_stockades_own_state_gives_a_name_and_a_stale_one_gives_none() -> None:
     os.makedirs(directory, mode=0o700)
     try:
         with running(mapped(100000)) as pid:
-            state: dict[str, object] = {"id": "feedc0ffee00", "name": "web-test", "pid": pid, "start": process.start_time(pid)}
+            state: dict[str, object] = {
+                "id": "feedc0ffee00",
+                "name": "web-test",
+                "pid": pid,
+                "start": process.start_time(pid),
+            }
             for change, expected in (({}, [pid]), ({"start": 1}, [])):
                 with open(f"{directory}/state.json", "w") as file:
                     json.dump(state | change, file)
@@ -736,9 +741,11 @@ def test_the_exit_code_says_what_came_out(stockade: Callable[..., Any], public_t
 def test_a_user_audits_a_rootless_container_of_their_own(as_user: Callable[..., Any]) -> None:
     script = (
         "import subprocess, sys, json, time\n"
-        "box = subprocess.Popen(['unshare', '-Urmnipf', '--mount-proc', '--kill-child', 'sleep', '20'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)\n"
+        "box = subprocess.Popen(['unshare', '-Urmnipf', '--mount-proc', '--kill-child', 'sleep', '20'],\n"
+        "    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)\n"
         "time.sleep(0.5)\n"
-        "done = subprocess.run([sys.executable, '-m', 'stockade', 'audit', 'all', '--format', 'json'], capture_output=True)\n"
+        "argv = [sys.executable, '-m', 'stockade', 'audit', 'all', '--format', 'json']\n"
+        "done = subprocess.run(argv, capture_output=True)\n"
         "box.kill()\n"
         "sys.stdout.buffer.write(done.stdout); sys.stderr.buffer.write(done.stderr)\n"
     )
