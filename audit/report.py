@@ -119,8 +119,9 @@ class TargetSummary:
 
     `uid` and `host_uid` are effective ids; the maps are lines "container:host:size"; `namespaces` maps a kind to
     "own", "host", "shared" or "unknown"; `seccomp` is "none", "strict", "filter" with a few words; `limits` maps a
-    name to text ("512 MiB", "unlimited"). `counts` has a number for each severity label. `passed` is the number of
-    rules that held.
+    name to text ("512 MiB", "unlimited"). `control_files` are those of the host's kernel that opened for writing,
+    `dangerous_calls` those that no program in a container needs and that its filter lets through (all of them without a
+    filter). `counts` has a number for each severity label. `passed` is the number of rules that held.
     """
 
     id: str
@@ -143,6 +144,8 @@ class TargetSummary:
     namespaces: dict[str, str]
     limits: dict[str, str]
     host_mounts: tuple[str, ...] | None
+    control_files: tuple[str, ...] | None
+    dangerous_calls: tuple[str, ...] | None
     counts: dict[str, int]
     paths: int
     passed: int

@@ -40,6 +40,8 @@ def of(judged: Evaluation) -> TargetSummary:
         namespaces=_namespaces(target),
         limits=_limits(target),
         host_mounts=_host_mounts(target),
+        control_files=_control_files(target),
+        dangerous_calls=_dangerous_calls(target),
         counts={
             each.label: sum(finding.severity is each for finding in judged.findings) for each in reversed(Severity)
         },
@@ -62,7 +64,7 @@ def _capabilities(target: Target) -> CapabilityNames | None:
     sets = target.one(facts.CapabilitySets)
     if sets is None:
         return None
-    every = (1 << (sets.last + 1)) - 1
+    every = (1 << (min(max(sets.last, 0), 63) + 1)) - 1  # the kernel has 64 at most
     masks = (sets.bounding, sets.effective, sets.inheritable, sets.permitted, sets.ambient)
     return CapabilityNames(*[("ALL",) if mask & every == every else caps.names(mask) for mask in masks])
 
@@ -136,6 +138,26 @@ def _host_mounts(target: Target) -> tuple[str, ...] | None:
             if not engine_made(mount)
         ]
     )
+
+
+def _control_files(target: Target) -> tuple[str, ...] | None:
+    if not target.knows(facts.ControlFile):
+        return None
+    opened = [
+        file.path
+        for file in target.all(facts.ControlFile)
+        if (file.access, file.outcome, file.own_namespace) == ("write", "opened", False)
+    ]
+    return tuple(clean(path) for path in dict.fromkeys(opened))
+
+
+def _dangerous_calls(target: Target) -> tuple[str, ...] | None:
+    from stockade.audit.rules.seccomp import DANGEROUS
+
+    state, filter_ = target.one(facts.SeccompState), target.one(facts.SeccompFilter)
+    if state and state.mode != "filter":
+        return tuple(DANGEROUS) if state.mode == "disabled" else ()
+    return None if filter_ is None else tuple([call for call in DANGEROUS if call in filter_.allowed])
 
 
 def host(judged: Iterable[Evaluation]) -> dict[str, str]:

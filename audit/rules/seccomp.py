@@ -10,9 +10,9 @@ from stockade.audit.rule import CannotTell, DoesNotApply, Found, Outcome, rule, 
 _SECCOMP = "https://docs.docker.com/engine/security/seccomp/"
 _MAN = "https://man7.org/linux/man-pages/man2/seccomp.2.html"
 
-# What a program in a container has no use for, by what each of them opens. ptrace and process_vm_* are not here: they
+#: What a program in a container has no use for, by what each of them opens. ptrace and process_vm_* are not here: they
 # reach peers only, unless the host's processes are in view, which is a path of its own.
-_DANGEROUS = {
+DANGEROUS = {
     "mount": "mount file systems",
     "umount2": "unmount masks",
     "pivot_root": "change the root",
@@ -108,14 +108,14 @@ def weak_seccomp(filter_: SeccompFilter, state: SeccompState | None) -> Iterator
     """
     if state and state.mode == "disabled":
         return
-    opened = [name for name in _DANGEROUS if name in filter_.allowed]
+    opened = [name for name in DANGEROUS if name in filter_.allowed]
     if not opened:
         return
     severity = None if _FOR_ANYONE & filter_.allowed else Severity.LOW
-    if len(opened) > len(_DANGEROUS) * 2 // 3:
+    if len(opened) > len(DANGEROUS) * 2 // 3:
         severity = Severity.HIGH
     title = f"the filter lets through {', '.join(opened[:4])}" + (f" and {len(opened) - 4} more" if opened[4:] else "")
-    evidence = tuple([seen(filter_, f"{name} is allowed: {_DANGEROUS[name]}") for name in opened])
+    evidence = tuple([seen(filter_, f"{name} is allowed: {DANGEROUS[name]}") for name in opened])
     yield Found(title, filter_.where, evidence, severity, key=" ".join(opened))
 
 
