@@ -25,7 +25,7 @@ from stockade.sandbox.plan_identity import process_of
 from stockade.sandbox.request import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
     from stockade.sandbox.cgroups import Cgroup
 
@@ -240,7 +240,7 @@ class Sandbox:
             return _Ready(stack.pop_all(), pending, cgroup)
 
     @contextlib.contextmanager
-    def _cgroup(self) -> Iterator[Cgroup | None]:
+    def _cgroup(self) -> Generator[Cgroup | None]:
         """Make the run's control groups after their intent is on disk, so that gc can remove them."""
         if not self.prepared.limited:
             yield None

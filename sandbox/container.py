@@ -38,6 +38,7 @@ class Prepared(Record):
     spec: oci.Spec
     host: Host
     program: bytes
+    filter_flags: int = 0
 
     @property
     def limited(self) -> bool:
@@ -71,15 +72,18 @@ def prepare(request: Request) -> Prepared:
     mode = modes.load(request.mode or modes.default_name(host.uid))
     host = survey(request, mode, host)
     spec = build(request, mode, host)
-    return Prepared(request, spec, host, _filter(spec, host))
+    program, flags = _filter(spec, host)
+    return Prepared(request, spec, host, program, flags)
 
 
-def _filter(spec: oci.Spec, host: Host) -> bytes:
+def _filter(spec: oci.Spec, host: Host) -> tuple[bytes, int]:
+    """Give the filter's program, empty for none, and the flags for seccomp(2)."""
     profile = spec.annotations.get(oci.SECCOMP, "unconfined")
     if profile == "unconfined" or spec.process is None:
-        return b""
+        return b"", 0
     capabilities = spec.process.capabilities.bounding if spec.process.capabilities else ()
-    return filters.program_for(profile, capabilities, host.arch).program
+    found = filters.program_for(profile, capabilities, host.arch)
+    return found.program, found.flags
 
 
 def options(prepared: Prepared, cgroup: Cgroup | None, own_stdio: int, *, dies_with_supervisor: bool = True) -> Options:
@@ -93,6 +97,7 @@ def options(prepared: Prepared, cgroup: Cgroup | None, own_stdio: int, *, dies_w
     return Options(
         **placement(cgroup),
         filter_program=prepared.program,
+        filter_flags=prepared.filter_flags,
         privileged=host.privileged,
         external_maps=_external(spec, host),
         own_stdio=own_stdio,

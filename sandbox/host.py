@@ -285,7 +285,7 @@ def _all_ranges(text: str) -> list[Range]:
 
 # /etc of the embedded root (run --host): what programs of /usr need to start, to resolve names and to check
 # certificates. Of /etc/ssl and /etc/pki only what is public: beside it lie the host's private keys, which root of the
-# host could read with --userns host. Directories and ld.so.cache are bound; the small files are copied, which is cheaper.
+# host could read with --userns host. Directories and ld.so.cache are bound; small files are copied: cheaper.
 _ETC_BINDS = (
     *("alternatives", "ssl/certs", "ssl/openssl.cnf", "pki/ca-trust", "pki/tls/certs", "ca-certificates"),
     *("crypto-policies", "ld.so.cache", "ld.so.conf", "ld.so.conf.d"),

@@ -111,7 +111,7 @@ class Slots:
 class Options(Record):
     """What the supervisor knows beside the Spec and must be in the plan.
 
-    `filter_program` is the compiled filter, empty for none. `procs` are the hierarchies whose cgroup.procs it opened,
+    `filter_program` is the compiled filter, empty for none, loaded with `filter_flags`. `procs` are the hierarchies whose cgroup.procs it opened,
     `cgroup` whether there is a cgroup2 directory to be cloned into. `privileged` whether we may make mounts in our own
     namespace, so that sources are copied by us. `external_maps` whether newuidmap writes the maps. `own_stdio`: bits of
     the standard streams that are pipes of ours and must be handed to the program's uid from inside. `v1` and `v2`: what
@@ -120,6 +120,7 @@ class Options(Record):
     """
 
     filter_program: bytes = b""
+    filter_flags: int = 0
     procs: tuple[str, ...] = ()
     cgroup: bool = False
     privileged: bool = False
@@ -211,7 +212,7 @@ def last(spec: oci.Spec, options: Options, stdin: Slot, stdout: Slot, stderr: Sl
     """Give the steps after Ready: the terminal or late streams, init, the filter, the program."""
     process = plan_identity.process_of(spec)
     found: list[Step] = []
-    flags = plan_identity.filter_flags(spec)
+    flags = plan_identity.filter_flags(spec) | options.filter_flags
     if spec.annotations.get(oci.INIT) == "true":
         after = plan_identity.wanted_sets(process)
         found.append(s.Init(flags, options.filter_program, after.effective, after.permitted, after.inheritable))

@@ -39,14 +39,14 @@ DEFAULT_LINKS = (
 )
 
 #: option of fstab → bits of mount_setattr(2) set and cleared; "ro" of a bind means the whole tree
-ATTRIBUTES = {
+_ATTRIBUTES = {
     "ro": (RDONLY, 0), "rw": (0, RDONLY), "nosuid": (NOSUID, 0), "suid": (0, NOSUID), "nodev": (NODEV, 0),
     "dev": (0, NODEV), "noexec": (NOEXEC, 0), "exec": (0, NOEXEC), "noatime": (0x10, 0), "atime": (0, 0x10),
     "relatime": (0, 0), "strictatime": (0x20, 0), "nodiratime": (0x80, 0), "diratime": (0, 0x80),
     "nosymfollow": (0x200000, 0), "symfollow": (0, 0x200000), "defaults": (0, 0),
 }  # fmt: skip
 #: the recursive forms mean the same here: what is set on a bind is set on all of it
-ATTRIBUTES |= {f"r{name}": bits for name, bits in ATTRIBUTES.items()}
+ATTRIBUTES = _ATTRIBUTES | {f"r{name}": bits for name, bits in _ATTRIBUTES.items()}
 PROPAGATION = {
     "private": (MS_PRIVATE, False), "rprivate": (MS_PRIVATE, True), "slave": (MS_SLAVE, False),
     "rslave": (MS_SLAVE, True), "shared": (MS_SHARED, False), "rshared": (MS_SHARED, True),

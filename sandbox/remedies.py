@@ -37,9 +37,13 @@ def step_name(step: Step) -> str:
         return f"mount {step.type}"
     if isinstance(step, s.Clone):
         return "user namespace" if step.flags & NEWUSER else "clone"
-    return {s.WriteMaps: "id maps", s.Propagation: "propagation", s.SetIds: "ids", s.Unshare: "unshare"}.get(
-        type(step), ""
-    )
+    names: dict[type[Step], str] = {
+        s.WriteMaps: "id maps",
+        s.Propagation: "propagation",
+        s.SetIds: "ids",
+        s.Unshare: "unshare",
+    }
+    return names.get(type(step), "")
 
 
 TABLE: tuple[tuple[type[Step] | tuple[type[Step], ...], int, str], ...] = (
