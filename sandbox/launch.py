@@ -81,6 +81,20 @@ def sealed(name: str, data: bytes) -> int:
     return descriptor
 
 
+#: the open control sockets of this process's launchers
+_controls: list[_socket.socket] = []
+
+
+def _forget() -> None:
+    """Close them in a fork of this process: while a copy is open, a launcher does not see its supervisor's end."""
+    for control in _controls:
+        control.close()
+    _controls.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
 class Launcher:
     """The running launcher of this process. Its end of the control socket closes with us, however we end."""
 
@@ -116,6 +130,7 @@ class Launcher:
             os.close(program)
         self.control = ours
         self.owner = os.getpid()
+        _controls.append(ours)
 
     def fileno(self) -> int:
         """Give the control socket's number: it becomes readable when the launcher has died."""
@@ -140,6 +155,8 @@ class Launcher:
     def close(self) -> None:
         """End it, and with it every container it still guards."""
         self.control.close()
+        if self.control in _controls:
+            _controls.remove(self.control)
         if self.owner == os.getpid():
             os.waitpid(self.pid, 0)
 

@@ -111,12 +111,12 @@ class Slots:
 class Options(Record):
     """What the supervisor knows beside the Spec and must be in the plan.
 
-    `filter_program` is the compiled filter, empty for none, loaded with `filter_flags`. `procs` are the hierarchies whose cgroup.procs it opened,
-    `cgroup` whether there is a cgroup2 directory to be cloned into. `privileged` whether we may make mounts in our own
-    namespace, so that sources are copied by us. `external_maps` whether newuidmap writes the maps. `own_stdio`: bits of
-    the standard streams that are pipes of ours and must be handed to the program's uid from inside. `v1` and `v2`: what
-    a cgroup mount shows. `dies_with_supervisor`: not detached. `late_streams`: the program's own streams come with its
-    last steps, see `last`.
+    `filter_program` is the compiled filter, empty for none, loaded with `filter_flags`. `procs` are the hierarchies
+    whose cgroup.procs it opened, `cgroup` whether there is a cgroup2 directory to be cloned into. `privileged` whether
+    we may make mounts in our own namespace, so that sources are copied by us. `external_maps` whether newuidmap writes
+    the maps. `own_stdio`: bits of the standard streams that are pipes of ours and must be handed to the program's uid
+    from inside. `v1` and `v2`: what a cgroup mount shows. `dies_with_supervisor`: not detached. `late_streams`: the
+    program's own streams come with its last steps, see `last`.
     """
 
     filter_program: bytes = b""
