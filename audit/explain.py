@@ -18,6 +18,22 @@ them.
 
 A rule has a usual severity, and says what raises or lowers it. The examples are recorded facts: what differs from a
 well-confined container that breaks no rule.
+
+Some questions come before all rules:
+
+* **Whose root is it?** The ids of a process count as they are on the host. A user namespace that maps 0 to 0 is host
+  root; being in a user namespace proves nothing by itself.
+* **Against what does a capability count?** Only against what the process's own user namespace owns: in the initial one
+  against the host, in another one against nothing of the host's.
+* **Capabilities don't guard /proc/sys.** Its files ask for the uid. Host root without any capability opens core_pattern
+  for writing where /proc/sys isn't read-only; the auditor opens it with the container's credentials, and never writes.
+* **Does the knob belong to the container?** Sysctls of its own network, IPC and user namespaces are no finding.
+* **Does the kernel have the knob?** What it lacks is "not applicable", and so is what the procfs of a guest kernel
+  (gVisor, Kata) says of the guest. Neither is a pass.
+* **Is it known?** A fact that is missing makes a rule "not checked"; a gate that is not known leaves its usual
+  severity.
+
+The kernel's state decides. Where a configuration says otherwise, the difference is a finding of its own.
 """
 
 

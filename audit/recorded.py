@@ -12,7 +12,7 @@ are made in the same way from one minimal pod):
     destination = "/data"
 
 Capability sets are lists of names or "ALL", id maps are strings "container:host:size", `where` is "path:line",
-and "max" is no limit, as in cgroup files.
+"max" is no limit, as in cgroup files, and "unknown" is a part of a fact that is not known.
 """
 
 import tomllib
@@ -51,6 +51,7 @@ _REQUIRED = {
     kind: [each.name for each in fields(kind) if each.default is MISSING and each.default_factory is MISSING]
     for kind in KINDS
 }
+_NOTHING = ("max", "unknown")
 _SETS = ("bounding", "effective", "inheritable", "permitted", "ambient")
 
 CONFINED = """
@@ -323,7 +324,7 @@ def _convert(hint: Any, value: Any) -> Any:
     """Turn what TOML holds into what a field holds. Raises TypeError, ValueError for what doesn't fit."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in {types.UnionType, typing.Union}:
-        return None if value is None or value == "max" else _convert(inner[0], value)
+        return None if value is None or value in _NOTHING else _convert(inner[0], value)
     if origin is typing.Literal:
         if value not in inner:
             raise ValueError(f"{value!r} is none of {', '.join(map(repr, inner))}")

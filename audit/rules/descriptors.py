@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from stockade.audit.facts import Executable, OpenDescriptor, WorkingDirectory
 from stockade.audit.report import Severity
-from stockade.audit.rule import Found, Outcome, rule, seen
+from stockade.audit.rule import CannotTell, Found, Outcome, rule, seen
 
 _LEAKY = "https://github.com/opencontainers/runc/security/advisories/GHSA-xr7r-f8xq-vfvv"
 _HARMLESS = frozenset(
@@ -45,6 +45,10 @@ def outside_descriptor(descriptor: OpenDescriptor) -> Iterator[Outcome]:
     outside = true
     ```
     """
+    if descriptor.outside is None and descriptor.kind in {"directory", "file"}:
+        yield CannotTell(
+            f"whether descriptor {descriptor.fd} lies outside the container is not known", descriptor.where
+        )
     if not descriptor.outside:
         return
     if descriptor.kind == "directory":
@@ -84,7 +88,11 @@ def leaked_handle(descriptor: OpenDescriptor) -> Iterator[Outcome]:
     ```
     """
     condition = {"device": "FD-DEV", "netlink": "FD-NETLINK", "namespace": "FD-NSFD"}.get(descriptor.kind)
-    if not descriptor.outside or condition is None or descriptor.target in _HARMLESS:
+    if condition is None or descriptor.target in _HARMLESS:
+        return
+    if descriptor.outside is None:
+        yield CannotTell(f"whether descriptor {descriptor.fd} belongs to the host is not known", descriptor.where)
+    if not descriptor.outside:
         return
     terminal = descriptor.target.startswith(("/dev/pts/", "/dev/tty"))
     title = f"the host's {descriptor.target} is open inside the container"
@@ -142,7 +150,9 @@ def outside_program(program: Executable) -> Iterator[Outcome]:
     deleted = true
     ```
     """
-    if program.outside and not program.path.startswith("/memfd:"):
+    if program.outside is None:
+        yield CannotTell(f"whether {program.path} lies outside the container is not known", program.where)
+    elif program.outside and not program.path.startswith("/memfd:"):
         owner = f"pid {program.pid} runs " if program.pid else ""
         title = f"the host's program {program.path} runs inside the container"
         yield Found(title, program.where, (seen(program, f"{owner}{program.path}"),), key=program.path)

@@ -15,7 +15,7 @@ _CGROUP = "https://docs.kernel.org/admin-guide/cgroup-v1/devices.html"
 def permits(policy: DevicePolicy, device: DeviceNode) -> bool:
     """Say whether a device policy lets a device be opened; rules are those of cgroup v1, such as "b *:* r"."""
     for rule_ in policy.rules:
-        kind, numbers, access = (*rule_.split(), "", "")[:3]
+        kind, numbers, access = (*rule_.split(), "", "", "")[:3]
         major, _, minor = numbers.partition(":")
         fits = kind == "a" or (
             kind == device.kind[0] and major in {"*", str(device.major)} and minor in {"*", str(device.minor)}

@@ -269,6 +269,8 @@ def sensitive_group(identity: Identity, userns: UserNamespace | None) -> Iterato
     """
     if gates.host_root(identity, userns):
         return
+    if identity.host_groups is None and not identity.host_group_names:
+        yield CannotTell("the groups of the host are not known", identity.where)
     for name in sorted(set(identity.host_group_names)):
         if name in _ROOT_GROUPS or name in _LESSER_GROUPS:
             can = _ROOT_GROUPS.get(name) or _LESSER_GROUPS[name]
@@ -307,7 +309,10 @@ def host_account(identity: Identity, userns: UserNamespace | None) -> Iterator[O
     owner_uid = 1000
     ```
     """
-    if identity.host_uids is None or not identity.host_user or gates.host_root(identity, userns):
+    if identity.host_uids is None:
+        yield CannotTell("the host's ids of the process are not known", identity.where)
+        return
+    if not identity.host_user or gates.host_root(identity, userns):
         return
     uid = identity.host_uids[1]
     if userns and not userns.initial and userns.owner_uid == uid:
@@ -373,6 +378,8 @@ def process_exceeds_first(
     if confined and process.lsm and process.lsm.startswith("unconfined"):
         more.append("no security module's confinement")
     if not more:
+        if process.capabilities is None or process.host_uid is None:
+            yield CannotTell(f"the privilege of pid {process.pid} is not known", process.where)
         return
     against_host = root or (extra and not (userns and not userns.initial))
     title = f"a later process of the container ({process.name}) has {more[0]}"

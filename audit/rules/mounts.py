@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from stockade.audit import gates
 from stockade.audit.facts import CapabilitySets, EngineSocket, Identity, Mount, UserNamespace
 from stockade.audit.report import Severity
-from stockade.audit.rule import Found, Outcome, rule, seen, several
+from stockade.audit.rule import CannotTell, Found, Outcome, rule, seen, several
 from stockade.audit.rules.known import engine_made, is_host_file, normal, within
 from stockade.audit.rules.sensitive import Sensitive, sensitive
 from stockade.sandbox.linux import capabilities as caps
@@ -319,6 +319,8 @@ def shared_propagation(mount: Mount, sets: CapabilitySets | None, userns: UserNa
     propagation = "slave"
     ```
     """
+    if mount.propagation is None and mount.host_path is not None:
+        yield CannotTell(f"the propagation of {mount.destination} is not known", mount.where)
     if mount.propagation == "shared":
         admin = sets is None or gates.counting(sets, userns) & caps.mask(["SYS_ADMIN"])
         title = f"mounts below {mount.destination} appear on the host"

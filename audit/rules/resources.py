@@ -198,7 +198,9 @@ def host_cgroup(cgroup: CgroupMembership) -> Iterator[Outcome]:
     shared_with_host = false
     ```
     """
-    if cgroup.shared_with_host:
+    if cgroup.shared_with_host is None:
+        yield CannotTell("whether processes of the host share the cgroup is not known", cgroup.where)
+    elif cgroup.shared_with_host:
         title = "the container shares a cgroup with processes of the host"
         yield Found(title, cgroup.where, (seen(cgroup, f"cgroup {cgroup.path}"),))
 
@@ -222,5 +224,7 @@ def old_cgroups(host: Host) -> Iterator[Outcome]:
     cgroup = "v2"
     ```
     """
-    if host.cgroup == "v1":
+    if host.cgroup is None:
+        yield CannotTell("the version of cgroups is not known", host.where)
+    elif host.cgroup == "v1":
         yield Found("the host uses cgroup v1", host.where, ("the controllers are mounted as cgroup v1",))

@@ -247,7 +247,11 @@ def no_security_module(host: Host) -> Iterator[Outcome]:
     selinux = false
     ```
     """
-    if host.apparmor is False and host.selinux is False:
+    if host.apparmor or host.selinux:
+        return
+    if host.apparmor is None or host.selinux is None:
+        yield CannotTell("whether AppArmor and SELinux are active is not known", host.where)
+    else:
         modules = ", ".join(host.lsms or ()) or "none"
         title = "the host has neither AppArmor nor SELinux"
         yield Found(title, host.where, (f"security modules: {modules}",))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,12 +12,15 @@ from hypothesis import strategies as st
 
 from stockade.audit import facts, recorded
 from stockade.audit.engine import audit, evaluate, exit_code
-from stockade.audit.facts import KINDS, Gap, Where
+from stockade.audit.facts import KINDS, Gap, Target, Where
 from stockade.audit.report import Severity
 from stockade.audit.rules import RULES
+from stockade.reports import text
+from stockade.reports.json_ import render
+from stockade.sandbox.linux.idmap import Mapping
 
 if TYPE_CHECKING:
-    from stockade.audit.facts import Fact, Target
+    from stockade.audit.facts import Fact
 
 # what the three modes leave behind, as facts
 NORMAL = """
@@ -193,6 +197,26 @@ def test_a_missing_fact_is_unknown_with_the_collectors_reason() -> None:
     assert unknown["weak_seccomp"].location == where
 
 
+@pytest.mark.parametrize(
+    ("rule", "unknown"),
+    [
+        ("host_root", '[Identity]\nhost_uids = "unknown"\nuids = "unknown"\n'),
+        ("sensitive_group", '[Identity]\nhost_groups = "unknown"\n'),
+        ("host_pid_namespace", '[[Namespace]]\nkind = "pid"\nhost = "unknown"\n'),
+        ("outside_descriptor", '[[OpenDescriptor]]\nfd = 5\ntarget = "/x"\nkind = "directory"\n'),
+        ("leaked_handle", '[[OpenDescriptor]]\nfd = 5\ntarget = "net:[4]"\nkind = "namespace"\n'),
+        ("outside_program", '[[Executable]]\npath = "/x"\n'),
+        ("host_cgroup", '[CgroupMembership]\nshared_with_host = "unknown"\n'),
+        ("process_exceeds_first", '[[Process]]\npid = 9\nname = "sh"\n'),
+    ],
+)
+def test_a_part_of_a_fact_that_is_not_known_never_passes(rule: str, unknown: str) -> None:
+    judged = evaluate(recorded.load(unknown))
+
+    assert rule in {each.rule for each in judged.unknown}
+    assert rule not in {each.rule for each in evaluate(recorded.load("")).unknown}
+
+
 def test_a_kind_without_meaning_for_the_target_is_not_applicable() -> None:
     target = recorded.load('absent = ["Declared"]')
     target = replace(target, gaps=(Gap(facts.Declared, "nothing was declared", applicable=False),))
@@ -240,6 +264,30 @@ def test_evaluation_never_raises_whatever_is_missing(
     for rule in RULES.values():
         if rule.scope == "container" and any(not need.optional and need.kind in absent for need in rule.needs):
             assert rule.id in silent
+
+
+st.register_type_strategy(Mapping, st.builds(Mapping, *[st.integers(0, 2**32 - 1)] * 3))
+# paths as containers choose them, mixed with those that rules know
+PATHS = st.one_of(
+    st.text(max_size=8),
+    st.sampled_from(
+        ["", "/", "//", "/..", "/etc", "/var/run/../run/docker.sock", "/home", "/home/a/.ssh", "/dev", "/proc", "/sys"]
+    ),
+)
+st.register_type_strategy(str, PATHS)
+st.register_type_strategy(int, st.integers(-1, 2**64))
+ANY_FACT = st.one_of([st.from_type(kind) for kind in KINDS])
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(ANY_FACT, max_size=12), st.sets(st.sampled_from(KINDS)))
+def test_evaluation_never_raises_whatever_the_facts_say(known: list[Fact], complete: set[type[Fact]]) -> None:
+    target = Target("container:any", "any", "container", tuple(known), complete=frozenset(complete))
+
+    report = audit([target])
+
+    assert json.loads(render(report))["findings"] is not None
+    assert "\x1b" not in text.render(report)
 
 
 @given(st.permutations(list(KNOWN[2].facts)))
