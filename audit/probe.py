@@ -132,8 +132,8 @@ class Probe:
         poll.register(self._pipe, select.POLLIN | select.POLLHUP)
         data = b""
         while True:
-            left = self._deadline - time.monotonic()
-            if left <= 0 or not poll.poll(left * 1000):
+            # After the deadline, too, what is already there is taken: the caller may have been busy with another target.
+            if not poll.poll(max(0.0, self._deadline - time.monotonic()) * 1000):
                 raise ProbeError(f"the probe did not answer within {TIMEOUT:.0f} seconds: a file system there hangs")
             piece = os.read(self._pipe, 1 << 16)
             if not piece:

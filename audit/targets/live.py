@@ -2,8 +2,10 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from stockade.audit import facts
 from stockade.audit.facts import Target
@@ -11,11 +13,14 @@ from stockade.audit.probe import Prober
 from stockade.audit.targets import host as hosts
 from stockade.audit.targets import own, snapshot
 from stockade.audit.targets.discovery import Finder, Group, own_pid
-from stockade.audit.targets.process import Cache, Options, collect
+from stockade.audit.targets.process import Cache, Collector, Options
 from stockade.errors import StockadeError, UsageError
 from stockade.sandbox.linux import cgroups, idmap
 
 Progress = Callable[[int, int], None]
+T = TypeVar("T")
+#: probes that run while the facts of the targets before are collected
+_AHEAD = 3
 # first and last host id of an extent, the owner of its namespace, the target, the extent, where it was read
 _Row = tuple[int, int, int, str, idmap.Mapping, facts.Where]
 
@@ -46,15 +51,47 @@ def audit_targets(
     cache = Cache(host_cgroups=_host_cgroups(finder))
     targets: list[Target] = []
     with Prober(host.sysctls) as prober:
-        for number, group in enumerate(groups.values()):
+        collectors = [Collector(group, host, cache, options or Options(), prober) for group in groups.values()]
+        for number, (collector, target) in enumerate(_collected(collectors)):
             if progress:
                 progress(number, len(groups))
-            target = collect(group, host, cache, options or Options(), prober)
             if target is None:
-                notes.append(f"{group.name} ended while it was looked at")
+                notes.append(f"{collector.group.name} ended while it was looked at")
             else:
                 targets.append(target)
     return Collected(tuple(related(targets)), tuple(notes))
+
+
+def _collected(collectors: Iterable[Collector]) -> Iterator[tuple[Collector, Target | None]]:
+    """Collect one after the other, with the probes of the next ones already running on the other processors."""
+    begun: deque[tuple[Collector, bool]] = deque()
+    try:
+        for collector in collectors:
+            begun.append((collector, _step(collector, collector.begin) is not None))
+            if len(begun) > _AHEAD:
+                yield _finished(*begun.popleft())
+        while begun:
+            yield _finished(*begun.popleft())
+    finally:
+        for collector, _ in begun:
+            collector.close()
+
+
+def _finished(collector: Collector, begun: bool) -> tuple[Collector, Target | None]:  # noqa: FBT001 - from the queue
+    try:
+        return collector, _step(collector, collector.finish) if begun else None
+    finally:
+        collector.close()
+
+
+def _step(collector: Collector, step: Callable[[], T]) -> T | None:
+    """Do a step; None when the process ended meanwhile."""
+    try:
+        return step()
+    except (ProcessLookupError, FileNotFoundError):
+        if collector.lives():
+            raise
+        return None
 
 
 def _groups(argument: str, finder: Finder, notes: list[str]) -> Iterable[Group]:

@@ -110,7 +110,7 @@ def _state(top: int, path: str, uid: int) -> dict[str, Any] | None:
 
 def _checked(data: dict[str, Any], path: str, identity: str, uid: int) -> State | None:
     pid, name = data.get("pid"), data.get("name") or identity[:12]
-    start = next((data[key] for key in ("start", "start_time", "pid_start") if isinstance(data.get(key), int)), None)
+    start = next((data[key] for key in ("startTime", "start") if isinstance(data.get(key), int)), None)
     if not isinstance(pid, int) or pid <= 1 or not isinstance(name, str) or not _NAME.fullmatch(name):
         return None
     try:

@@ -42,7 +42,7 @@ class Options:
 
 
 class Collector:
-    """Collects one target. Use `collect` once."""
+    """Collects one target: `begin`, `finish`, and `close` whatever happened. Between the two the probe runs."""
 
     def __init__(self, group: Group, host: HostView, cache: Cache, options: Options, prober: probe.Prober) -> None:
         self.group = group
@@ -56,24 +56,29 @@ class Collector:
         self.gaps: list[Gap] = []
         self.complete: set[type[Fact]] = set()
 
-    def collect(self) -> Target:
-        """Give the target with all facts. Raises ProcessLookupError when its first process has gone."""
+    def begin(self) -> bool:
+        """Read what the probe needs, start it, give True. Raises ProcessLookupError when the first process has gone."""
         pid = self.pid
-        status = process.status(pid)
-        inodes = self._inodes()
-        initial = inodes.get("user") == namespaces.INITIAL["user"] if inodes else False
+        self.status = process.status(pid)
+        self.inodes = self._inodes()
         self.mountinfo = procfs.read_text(pid, "mountinfo")
-        view = mounts.view(mountinfo.parse(self.mountinfo), f"/proc/{pid}/mountinfo")
-        who = identity.Identifier(pid, status, self.host)
-        self._start_probe(status, inodes, view, who)
-        self.facts += who.facts(initial=initial, known=bool(inodes))
+        self.view = mounts.view(mountinfo.parse(self.mountinfo), f"/proc/{pid}/mountinfo")
+        self.identifier = identity.Identifier(pid, self.status, self.host)
+        self._start_probe(self.status, self.inodes, self.view, self.identifier)
+        return True
+
+    def finish(self) -> Target:
+        """Read the rest, take the probe's answer, give the target. Raises as `begin` does."""
+        status, inodes = self.status, self.inodes
+        initial = inodes.get("user") == namespaces.INITIAL["user"]
+        self.facts += self.identifier.facts(initial=initial, known=bool(inodes))
         self._sets(status)
         self._namespaces(inodes)
-        self._mounts(view)
+        self._mounts(self.view)
         self._seccomp(status)
         self._labels()
         self._resources()
-        self._descriptors(view, inodes)
+        self._descriptors(self.view, inodes)
         self._others(status)
         self._finish_probe(inodes)
         self.facts.append(self.host.fact)
@@ -84,6 +89,13 @@ class Collector:
         """Give up a probe that was not waited for."""
         if self._running is not None:
             self._running.close()
+
+    def lives(self) -> bool:
+        """Say whether the first process is there and no zombie."""
+        try:
+            return procfs.read(self.pid, "stat").rpartition(b")")[2].split()[0] not in b"ZX"
+        except OSError:
+            return False
 
     def _target(self) -> Target:
         group = self.group
@@ -411,24 +423,3 @@ def replace_place(
 
 def _words(error: Exception) -> str:
     return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
-
-
-def collect(group: Group, host: HostView, cache: Cache, options: Options, prober: probe.Prober) -> Target | None:
-    """Collect a container or a process; None when it ended meanwhile."""
-    collector = Collector(group, host, cache, options, prober)
-    try:
-        return collector.collect()
-    except (ProcessLookupError, FileNotFoundError):
-        if _lives(group.first.pid):
-            raise
-        return None
-    finally:
-        collector.close()
-
-
-def _lives(pid: int) -> bool:
-    """Say whether a process is there and no zombie."""
-    try:
-        return procfs.read(pid, "stat").rpartition(b")")[2].split()[0] not in b"ZX"
-    except OSError:
-        return False

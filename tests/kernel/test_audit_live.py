@@ -657,9 +657,9 @@ def test_stockades_own_state_gives_a_name_and_a_stale_one_gives_none() -> None:
                 "id": "feedc0ffee00",
                 "name": "web-test",
                 "pid": pid,
-                "start": process.start_time(pid),
+                "startTime": process.start_time(pid),
             }
-            for change, expected in (({}, [pid]), ({"start": 1}, [])):
+            for change, expected in (({}, [pid]), ({"startTime": 1}, [])):
                 with open(f"{directory}/state.json", "w") as file:
                     json.dump(state | change, file)
                 assert [each.pid for each in own.states() if each.name == "web-test"] == expected
