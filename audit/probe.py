@@ -84,13 +84,16 @@ class Device:
 class Answer:
     """What the kernel said: errno by path, 0 where the file opened; `write` holds of the sweep only what opened.
 
-    `errors` tells what could not be asked, by subject ("devices"), `label` whether the LSM label was taken on.
+    `peers` has the inode of the other end of each Unix socket of its network namespace, None where that is the
+    host's or can't be asked. `errors` tells what could not be asked, by subject ("devices"), `label` whether the LSM
+    label was taken on.
     """
 
     write: dict[str, int]
     read: dict[str, int]
     sockets: dict[str, bool]
     devices: tuple[Device, ...]
+    peers: dict[int, int] | None
     errors: dict[str, str]
     label: bool
 
@@ -132,7 +135,7 @@ class Probe:
         poll.register(self._pipe, select.POLLIN | select.POLLHUP)
         data = b""
         while True:
-            # After the deadline, too, what is already there is taken: the caller may have been busy with another target.
+            # After the deadline, too, what is there is taken: the caller may have been busy with another target.
             if not poll.poll(max(0.0, self._deadline - time.monotonic()) * 1000):
                 raise ProbeError(f"the probe did not answer within {TIMEOUT:.0f} seconds: a file system there hangs")
             piece = os.read(self._pipe, 1 << 16)
@@ -149,6 +152,7 @@ def _answer(answer: dict[str, Any]) -> Answer:
         read=answer["read"],
         sockets=answer["sockets"],
         devices=tuple([Device(*device) for device in answer["devices"]]),
+        peers=dict(answer["peers"]) if answer["peers"] is not None else None,
         errors=answer["errors"],
         label=answer["label"],
     )

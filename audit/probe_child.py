@@ -25,7 +25,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from stockade.sandbox.linux import calls
+from stockade.sandbox.linux import calls, sock_diag
 from stockade.sandbox.linux.calls_base import libc
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 MAGIC = frozenset({0x9FA0, 0x62656572, 0x27E0EB, 0x63677270, 0x42494E4D})
 #: seconds after which a child ends itself
 LIFETIME = 3
-_CLONE_NEWUSER = 0x10000000
+_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP = 1, 4, 24
 _PR_SET_SECUREBITS, _PR_SET_NO_NEW_PRIVS = 28, 38
 _SECBIT_NO_SETUID_FIXUP = 1 << 2
@@ -95,6 +95,7 @@ def _measured(request: "Request", pidfd: int, root: int, pipe: int, sweep: _Dire
         # Links there reopen what an O_PATH descriptor holds; this is the host's procfs, opened before joining.
         links = os.open("/proc/self/fd", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         label = _become(request, pidfd, root)
+        peers = _peers() if request.join & _CLONE_NEWNET else None
         _harden()  # a change of ids makes a process dumpable again and forgets the parent's death signal
     except OSError as error:
         return {"error": f"the target's namespaces or credentials can't be taken on: {error.strerror}"}
@@ -112,9 +113,17 @@ def _measured(request: "Request", pidfd: int, root: int, pipe: int, sweep: _Dire
         "read": _opened(_by_directory(request.read), links, os.O_RDONLY, all_answers=True),
         "sockets": {path: _may_write(path) for path in request.sockets},
         "devices": devices,
+        "peers": peers,
         "errors": errors,
         "label": label,
     }
+
+
+def _peers() -> list[tuple[int, int]] | None:
+    try:
+        return list(sock_diag.unix_peers().items())
+    except OSError:
+        return None  # a kernel without CONFIG_UNIX_DIAG
 
 
 def _by_directory(paths: Iterable[str]) -> _Directories:

@@ -6,7 +6,7 @@ Files are looked at with statx only, which does not wait for a FUSE file system 
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
 from stockade.audit import facts
@@ -108,6 +108,31 @@ def _writable(pid: int, number: int) -> bool | None:
             flags = int(line[6:], 8)
             return flags & os.O_ACCMODE != os.O_RDONLY and not flags & os.O_PATH
     return None
+
+
+def engine_sockets(
+    pid: int, inodes: Iterable[tuple[int, int]], peers: dict[int, int], host: HostView
+) -> Iterator[facts.EngineSocket]:
+    """Find sockets that are connected to an engine. `inodes` are (descriptor, inode) of a process's sockets."""
+    for number, inode in inodes:
+        end = host.engine_ends.get(inode) or host.engine_ends.get(peers.get(inode, 0))
+        if end:
+            path, engine = end
+            where = Where(f"/proc/{pid}/fd/{number}")
+            yield facts.EngineSocket(
+                where=where, path=path, engine=engine, via="descriptor", host_path=path, permitted=True
+            )
+
+
+def sockets(pid: int) -> Iterator[tuple[int, int]]:
+    """Give (descriptor, inode) of a process's sockets. Raises as facts_of does."""
+    for name in procfs.names(pid, "fd")[:MOST]:
+        try:
+            target = os.readlink(f"/proc/{pid}/fd/{name}")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if target.startswith("socket:["):
+            yield int(name), int(target[8:-1])
 
 
 def working_directory(pid: int, place: Place, host: HostView) -> facts.WorkingDirectory | None:

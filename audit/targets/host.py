@@ -15,7 +15,7 @@ from typing import Literal
 
 from stockade.audit import facts
 from stockade.audit.facts import Where
-from stockade.sandbox.linux import cgroups, mountinfo, namespaces, procfs, statx
+from stockade.sandbox.linux import cgroups, mountinfo, namespaces, procfs, sock_diag, statx
 from stockade.sandbox.linux.calls_base import syscall
 from stockade.sandbox.linux.mountinfo import Mount
 
@@ -125,12 +125,30 @@ class HostView:
     def sockets(self) -> tuple[tuple[str, str], ...]:
         """Sockets of engines on the host, (path, engine): known places and whatever listens under such a name."""
         found = {}
-        for path in (*_PLACES, *_listening()):
+        for path in (*_PLACES, *(path for _, path in _unix())):
             engine = SOCKETS.get(posixpath.basename(path)) or ("systemd" if path == "/run/systemd/private" else None)
             real = "/run" + path[8:] if path.startswith("/var/run/") else path
             if engine and is_socket(real):
                 found[real] = engine
         return tuple(found.items())
+
+    @cached_property
+    def peers(self) -> dict[int, int] | None:
+        """Inode → inode of the other end for the Unix sockets of the host's network namespace; None where unknown."""
+        try:
+            return sock_diag.unix_peers()
+        except OSError:
+            return None
+
+    @cached_property
+    def engine_ends(self) -> dict[int, tuple[str, str]]:
+        """Inode → (path, engine) of an engine's ends: the listening socket and those accepted, which share its name."""
+        found = {}
+        for inode, path in _unix():
+            engine = SOCKETS.get(posixpath.basename(path)) or ("systemd" if path == "/run/systemd/private" else None)
+            if engine:
+                found[inode] = (path, engine)
+        return found
 
     @cached_property
     def netlink(self) -> frozenset[int]:
@@ -250,13 +268,15 @@ def _names(path: str) -> dict[int, str]:
     return found
 
 
-def _listening() -> list[str]:
+def _unix() -> list[tuple[int, str]]:
+    """Give inode and path of the Unix sockets that have a name, from /proc/net/unix."""
     try:
         lines = procfs.read_path("/proc/self/net/unix").decode("utf-8", "surrogateescape").split("\n")[1:]
     except OSError:
         return []
-    paths = [line.split(" ", 7)[-1].lstrip("0123456789 ") for line in lines]
-    return [path for path in paths if path.startswith("/")]
+    # Num RefCount Protocol Flags Type St Inode Path; the path may hold blanks
+    fields = [line.split(None, 7) for line in lines]
+    return [(int(each[6]), each[7]) for each in fields if len(each) == 8 and each[7].startswith("/")]
 
 
 def is_socket(path: str) -> bool:

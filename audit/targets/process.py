@@ -382,7 +382,22 @@ class Collector:
                 "the probe could not take on the security module's label, which may refuse more", facts.ControlFile
             )
         self.facts += [replace(socket, permitted=answer.sockets.get(socket.path)) for socket in self._sockets]
+        # A socket stays in the network namespace that it was made in: an inherited one is the host's.
+        self._connected(None if self.host.peers is None else self.host.peers | (answer.peers or {}))
         self._devices(answer)
+
+    def _connected(self, peers: dict[int, int] | None) -> None:
+        if not self.host.trusted or not self.host.engine_ends:
+            return  # no engine listens on this host
+        if peers is None:
+            self._gap("this kernel does not tell the other end of a socket (CONFIG_UNIX_DIAG)", facts.EngineSocket)
+            return
+        for entry in self.group.entries:
+            try:
+                found = tuple(descriptors.sockets(entry.pid))
+            except OSError:
+                continue  # told by the gap of its descriptors
+            self.facts += descriptors.engine_sockets(entry.pid, found, peers, self.host)
 
     def _devices(self, answer: probe.Answer) -> None:
         policy = self.cache.policies[self.group.first.cgroup]

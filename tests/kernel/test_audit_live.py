@@ -366,9 +366,8 @@ def test_a_later_process_with_more_than_the_first_is_listed() -> None:
             time.sleep(60)
         time.sleep(0.2)
 
-    with running(setup) as pid:
-        children = [each for each in process.list_pids() if process.status(each).ppid == pid]
-        target = audited(children[0])
+    with running(setup) as pid, open(f"/proc/{pid}/task/{pid}/children") as file:
+        target = audited(int(file.read().split()[0]))
 
     (other,) = target.all(facts.Process)
     assert other.capabilities
@@ -540,6 +539,36 @@ def test_an_engines_socket_is_found_under_another_name_and_through_its_directory
     (seen,) = [each for each in found if each.path == place]
     # A read-only mount does not help: connecting writes to no file.
     assert (seen.engine, seen.permitted, seen.host_path) == ("docker", True, str(public_tmp / "run/docker.sock"))
+
+
+@pytest.mark.parametrize("own_network", [True, False])
+def test_a_connection_to_an_engine_is_found_without_a_mount(*, own_network: bool, public_tmp: Path) -> None:
+    path = str(public_tmp / "containerd.sock")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen()
+        client = socket.socket(socket.AF_UNIX)
+        client.connect(path)
+        accepted, _ = server.accept()
+
+        def setup() -> None:
+            server.close()
+            accepted.close()
+            if own_network:
+                calls.unshare(calls.CLONE_NEWNET)
+
+        def apart() -> None:
+            setup()
+            client.close()
+
+        with running(setup) as pid, running(apart) as without:
+            found = [each for each in audited(pid).all(facts.EngineSocket) if each.via == "descriptor"]
+            none = [each for each in audited(without).all(facts.EngineSocket) if each.via == "descriptor"]
+        client.close()
+        accepted.close()
+
+    assert [(each.path, each.engine) for each in found] == [(path, "containerd")]
+    assert none == []
 
 
 def test_a_node_on_a_nodev_mount_is_not_usable() -> None:
