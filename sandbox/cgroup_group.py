@@ -110,6 +110,13 @@ class Cgroup:
         return next((group.fd for group in self.groups if group.hierarchy.version == 2), None)
 
     @property
+    def freezer(self) -> int | None:
+        """The directory of the v1 group that can freeze, or None."""
+        return next(
+            (g.fd for g in self.groups if g.hierarchy.version == 1 and "freezer" in g.hierarchy.controllers), None
+        )
+
+    @property
     def paths(self) -> tuple[str, ...]:
         """Directories of the groups on this host, for the container's state."""
         return tuple(group.path for group in self.groups)

@@ -109,9 +109,9 @@ def options(prepared: Prepared, cgroup: Cgroup | None, own_stdio: int, *, dies_w
 def placement(cgroup: Cgroup | None) -> dict[str, Any]:
     """Give the options that say where the launcher puts the process."""
     if cgroup is None:
-        return {"procs": (), "cgroup": False}
+        return {"procs": (), "cgroup": False, "freezer": False}
     v1 = tuple(group.path for group in cgroup.groups if group.hierarchy.version == 1)
-    return {"procs": v1, "cgroup": cgroup.directory is not None}
+    return {"procs": v1, "cgroup": cgroup.directory is not None, "freezer": cgroup.freezer is not None}
 
 
 def _external(spec: oci.Spec, host: Host) -> bool:
@@ -127,13 +127,29 @@ def make_cgroup(prepared: Prepared, identity: str) -> Cgroup | None:
     if not prepared.limited:
         return None
     spec = prepared.spec
-    return cgroups.create(
+    cgroup = cgroups.create(
         spec.linux.cgroups_path or f"stockade/{identity}",
         spec.linux.resources,
         best_effort=prepared.request.best_effort,
         need=() if prepared.contained else ("freezer",),
         devices=spec.linux.namespace("user") is None,
     )
+    if not prepared.contained and cgroup.freezer is None and cgroup.directory is None:
+        _refuse_uncontained(prepared, cgroup)
+    return cgroup
+
+
+def _refuse_uncontained(prepared: Prepared, cgroup: Cgroup) -> None:
+    """Without PID namespace and control group nothing finds a process again that has left its parent (daemon(3))."""
+    reason = "no control group can be had in which the processes of a container with the host's PIDs could be found"
+    if not prepared.request.best_effort:
+        cgroup.remove()
+        raise StockadeError(
+            f"--pid host: the end of all processes can't be enforced: {reason}",
+            hint="leave --pid host out, or start it as root or where cgroup2 is delegated (systemd-run --user --scope "
+            "-p Delegate=yes), or pass --best-effort: then only the first process is sure to end",
+        )
+    cgroup.refused["pid host"] = reason
 
 
 def inputs(the_plan: Plan, streams: Sequence[int], cgroup: Cgroup | None) -> tuple[list[int], list[int]]:
@@ -144,7 +160,7 @@ def inputs(the_plan: Plan, streams: Sequence[int], cgroup: Cgroup | None) -> tup
     given: list[int] = []
     opened: list[int] = []
     procs = iter(cgroup.v1_procs if cgroup else ())
-    directory = cgroup.directory if cgroup else None
+    directory, freezer = (cgroup.directory, cgroup.freezer) if cgroup else (None, None)
     what = ""
     try:
         for wanted in the_plan.inputs:
@@ -155,6 +171,8 @@ def inputs(the_plan: Plan, streams: Sequence[int], cgroup: Cgroup | None) -> tup
                 given.append(next(procs))
             elif wanted.kind == "cgroup" and directory is not None:
                 given.append(directory)
+            elif wanted.kind == "freezer" and freezer is not None:
+                given.append(freezer)
             else:
                 opened.append(_open(wanted.kind, wanted.path))
                 given.append(opened[-1])

@@ -45,8 +45,8 @@ class Input(Record):
     """A descriptor that the supervisor gives with the plan: `kind` says which, `path` of what.
 
     Kinds: stdin, stdout, stderr; procs (cgroup.procs of hierarchy `path`), cgroup (directory of the cgroup2 group),
-    tree (a detached copy of the mounts at `path`, open_tree(2)), mount (of the one mount), namespace (a namespace
-    file).
+    freezer (directory of the v1 group that can freeze), tree (a detached copy of the mounts at `path`, open_tree(2)),
+    mount (of the one mount), namespace (a namespace file).
     """
 
     slot: Slot
@@ -112,7 +112,8 @@ class Options(Record):
     """What the supervisor knows beside the Spec and must be in the plan.
 
     `filter_program` is the compiled filter, empty for none, loaded with `filter_flags`. `procs` are the hierarchies
-    whose cgroup.procs it opened, `cgroup` whether there is a cgroup2 directory to be cloned into. `privileged` whether
+    whose cgroup.procs it opened, `cgroup` whether there is a cgroup2 directory to be cloned into, `freezer` whether
+    there is one of a v1 group that can freeze. `privileged` whether
     we may make mounts in our own namespace, so that sources are copied by us. `external_maps` whether newuidmap writes
     the maps. `own_stdio`: bits of the standard streams that are pipes of ours and must be handed to the program's uid
     from inside. `v1` and `v2`: what a cgroup mount shows. `dies_with_supervisor`: not detached. `late_streams`: the
@@ -123,6 +124,7 @@ class Options(Record):
     filter_flags: int = 0
     procs: tuple[str, ...] = ()
     cgroup: bool = False
+    freezer: bool = False
     privileged: bool = False
     external_maps: bool = False
     own_stdio: int = 0
@@ -141,10 +143,14 @@ def plan(spec: oci.Spec, options: Options) -> Plan:
     stdin, stdout, stderr = [slots.input(kind) for kind in ("stdin", "stdout", "stderr")]
     procs = tuple(slots.input("procs", path) for path in options.procs)
     cgroup = slots.input("cgroup") if options.cgroup else None
+    guarded = spec.linux.namespace("pid") is None  # else the end of process 1 is the end of all, pid_namespaces(7)
+    freezer = slots.input("freezer") if options.freezer and guarded else None
     joined = tuple((slots.input("namespace", n.path), NAMESPACES[n.type]) for n in spec.linux.namespaces if n.path)
     trees = plan_mounts.tree_inputs(spec, slots, options)
     new = [n.type for n in spec.linux.namespaces if not n.path]
     parent = list(_parent(spec, new, procs, cgroup, options))
+    if guarded:
+        parent[1:1] = [s.Guard(group) for group in (cgroup, freezer) if group is not None]
     if spec.annotations.get(oci.ROOT_IDMAP) == "true" and (root := plan_identity.root_of(spec).path) in trees:
         parent.append(s.Idmap(trees[root]))
     child: list[Step] = [s.WaitMaps(), s.Stdio(stdin, stdout, stderr), s.CloseOthers()]

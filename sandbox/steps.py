@@ -53,6 +53,7 @@ from stockade.sandbox.steps_process import (
     CloseOthers,
     DeathSignal,
     Execute,
+    Guard,
     Init,
     Join,
     OwnStdio,
@@ -85,6 +86,7 @@ __all__ = [
     "EnsureLike",
     "Execute",
     "Filesystem",
+    "Guard",
     "Hostname",
     "Idmap",
     "Init",
@@ -133,7 +135,7 @@ OPERATIONS: tuple[type[Step], ...] = (
     Ensure, EnsureLike, RefuseLink, MakeNode, BindNode, MakeLink, Mask, ReadOnly, WriteFile, Pivot,
     Session, Keyring, Rlimit, Hostname, Domainname, Sysctl, OomScore, Umask, Bounding,
     Securebits, Capabilities, Ambient, NoNewPrivs, Dumpable, Terminal, Stdio, OwnStdio, Seccomp,
-    WorkingDirectory, Ready, Init, Execute, Loopback, Idmap,
+    WorkingDirectory, Ready, Init, Execute, Loopback, Idmap, Guard,
 )  # fmt: skip
 for _number, _operation in enumerate(OPERATIONS):
     _operation.op = _number

@@ -36,6 +36,16 @@ class Place(Step):
         return f"put the child into the cgroup {self.procs}"
 
 
+class Guard(Step):
+    """Keep the directory of a control group in the launcher, which kills all in it when the first process has ended."""
+
+    why = "without a PID namespace the end of the first process, or of the supervisor, is not the end of the others"
+    directory: Slot
+
+    def __str__(self) -> str:
+        return f"guard the cgroup {self.directory}"
+
+
 class WriteMaps(Step):
     """Write uid_map and gid_map, user_namespaces(7)."""
 

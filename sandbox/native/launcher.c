@@ -9,11 +9,14 @@
  *
  * The new process is a child of Python (CLONE_PARENT), so Python waits for it as for any other. This process keeps a pidfd
  * of each: when the control socket closes, because Python ended or was killed, it kills them all. The payload can clear its
- * parent-death signal (prctl(2), or any change of credentials); it cannot reach this process.
+ * parent-death signal (prctl(2), or any change of credentials); it cannot reach this process. Where the end of the first
+ * process is not the end of all, because the container has no PID namespace of its own, it also keeps the directories of its
+ * control groups (step GUARD) and kills what is in them when the first process ends, or Python.
  *
  * The same program stays in the container as its init where one was asked for (step INIT).
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -42,6 +45,7 @@
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <termios.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifndef PR_CAP_AMBIENT
@@ -58,7 +62,7 @@
     X(ENSURE) X(ENSURE_LIKE) X(REFUSE_LINK) X(MAKE_NODE) X(BIND_NODE) X(MAKE_LINK) X(MASK) X(READ_ONLY) X(WRITE_FILE) X(PIVOT)           \
     X(SESSION) X(KEYRING) X(RLIMIT) X(HOSTNAME) X(DOMAINNAME) X(SYSCTL) X(OOM_SCORE) X(UMASK) X(BOUNDING)               \
     X(SECUREBITS) X(CAPABILITIES) X(AMBIENT) X(NO_NEW_PRIVS) X(DUMPABLE) X(TERMINAL) X(STDIO) X(OWN_STDIO) X(SECCOMP)   \
-    X(WORKING_DIRECTORY) X(READY) X(INIT) X(EXECUTE) X(LOOPBACK) X(IDMAP)
+    X(WORKING_DIRECTORY) X(READY) X(INIT) X(EXECUTE) X(LOOPBACK) X(IDMAP) X(GUARD)
 
 enum op {
 #define X(name) OP_##name,
@@ -69,7 +73,7 @@ enum op {
 
 enum message { CLONED = 1, PREPARED, FAILED, TERMINAL_MASTER, STREAM };
 
-enum { SLOTS = 512, MAX_PACKET = 196608, MAX_CHILDREN = 16384, MAX_TRIES = 64 };
+enum { SLOTS = 512, MAX_PACKET = 196608, MAX_CHILDREN = 16384, MAX_TRIES = 64, GUARDS = 2, KILL_ROUNDS = 1000 };
 
 #define MAGIC 0x4b435453u /* "STCK" */
 
@@ -96,6 +100,7 @@ static const uint8_t *tail; /* the steps that came with the supervisor's word */
 static uint32_t tail_length;
 static uint32_t step_number;
 static struct pollfd children[MAX_CHILDREN + 1];
+static int guards[MAX_CHILDREN + 1][GUARDS]; /* directories of control groups, -1 for none */
 static int child_count;
 static struct rlimit caller_files; /* what the caller had, for the programs; the launcher itself takes all it can get */
 
@@ -968,10 +973,116 @@ static int idmap(int tree, pid_t pid) {
     return errno = error, result;
 }
 
+/* ---- control groups whose processes must end with the first one (step GUARD) ---------------------------------------- */
+
+static int write_in(int directory, const char *name, const char *value) {
+    int fd = openat(directory, name, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    ssize_t done = write(fd, value, strlen(value));
+    close(fd);
+    return done < 0 ? -1 : 0;
+}
+
+static void pause_for(long milliseconds) {
+    struct timespec t = {0, milliseconds * 1000000};
+    nanosleep(&t, NULL);
+}
+
+/* A v1 group stands still while it is signalled, so that a fork bomb can't outrun the signals. A task in uninterruptible
+ * sleep holds that up, so it is not waited for long; the next round comes anyway. */
+static void freeze(int directory) {
+    for (int tries = 0; tries < 50; tries++) {
+        char state[16] = "";
+        if (write_in(directory, "freezer.state", "FROZEN") < 0)
+            return;
+        int fd = openat(directory, "freezer.state", O_RDONLY | O_CLOEXEC);
+        if (fd < 0)
+            return;
+        ssize_t n = read(fd, state, sizeof state - 1);
+        close(fd);
+        if (n > 0 && strncmp(state, "FROZEN", 6) == 0)
+            return;
+        pause_for(1);
+    }
+}
+
+/* Kill the processes of one group: how many there were. 0 stands for one that is not seen from our PID namespace. */
+static int kill_members(int directory) {
+    static char buffer[65536];
+    int fd = openat(directory, "cgroup.procs", O_RDONLY | O_CLOEXEC), count = 0;
+    if (fd < 0)
+        return 0;
+    long pid = 0;
+    ssize_t n;
+    while ((n = read(fd, buffer, sizeof buffer)) > 0)
+        for (ssize_t i = 0; i < n; i++)
+            if (buffer[i] >= '0' && buffer[i] <= '9')
+                pid = pid * 10 + buffer[i] - '0';
+            else {
+                if (pid > 1 && pid != getpid())
+                    count += kill((pid_t)pid, SIGKILL) == 0;
+                pid = 0;
+            }
+    close(fd);
+    return count;
+}
+
+/* The same for a group and all groups in it; a privileged payload may have made some. */
+static int kill_tree(int directory, int depth) {
+    int count = kill_members(directory), fd = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *listing = fd < 0 ? NULL : fdopendir(fd);
+    if (!listing) {
+        close(fd);
+        return count;
+    }
+    for (struct dirent *entry; depth && (entry = readdir(listing));)
+        if (entry->d_type == DT_DIR && entry->d_name[0] != '.') {
+            int below = openat(directory, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+            if (below >= 0) {
+                count += kill_tree(below, depth - 1);
+                close(below);
+            }
+        }
+    closedir(listing);
+    return count;
+}
+
+/* Empty a group. cgroup.kill (v2, Linux 5.14) is one word that no fork escapes; elsewhere in rounds, until none is left. */
+static void kill_group(int directory) {
+    if (write_in(directory, "cgroup.kill", "1") == 0)
+        return;
+    for (int round = 0; round < KILL_ROUNDS; round++) {
+        freeze(directory);
+        int count = kill_tree(directory, 64);
+        write_in(directory, "freezer.state", "THAWED");
+        if (!count)
+            return;
+        pause_for(2);
+    }
+}
+
+static void kill_groups(int groups[GUARDS]) {
+    for (int i = 0; i < GUARDS; i++)
+        if (groups[i] >= 0) {
+            kill_group(groups[i]);
+            close(groups[i]);
+            groups[i] = -1;
+        }
+}
+
 struct launched {
     pid_t pid;
-    int pidfd, go[2];
+    int pidfd, go[2], guards[GUARDS];
 };
+
+/* Keep the directory of a control group for as long as this process lives and the first one of the container does. */
+static int guard(struct launched *l, int directory) {
+    for (int i = 0; i < GUARDS; i++)
+        if (l->guards[i] < 0)
+            return l->guards[i] = fcntl(directory, F_DUPFD_CLOEXEC, 3);
+    return errno = E2BIG, -1;
+}
 
 /* One step of the first list. Errors come back as -1 with errno, as the process that failed is not the container. */
 static int parent_step(uint32_t op, struct launched *l, const uint8_t *child_from, const uint8_t *child_to, uint32_t steps) {
@@ -990,6 +1101,8 @@ static int parent_step(uint32_t op, struct launched *l, const uint8_t *child_fro
         }
         return l->pid < 0 ? -1 : 0;
     }
+    if (op == OP_GUARD)
+        return guard(l, descriptor()) < 0 ? -1 : 0;
     if (op == OP_PLACE)
         return place(descriptor(), l->pid);
     if (op == OP_WRITE_MAPS) {
@@ -1003,10 +1116,20 @@ static int parent_step(uint32_t op, struct launched *l, const uint8_t *child_fro
     return errno = EBADMSG, -1;
 }
 
-static void remember(int pidfd) { children[++child_count] = (struct pollfd){.fd = pidfd, .events = POLLIN}; }
+static void remember(const struct launched *l) {
+    children[++child_count] = (struct pollfd){.fd = l->pidfd, .events = POLLIN};
+    memcpy(guards[child_count], l->guards, sizeof l->guards);
+}
+
+static void forget(int i) {
+    close(children[i].fd);
+    kill_groups(guards[i]);
+    children[i] = children[child_count];
+    memcpy(guards[i], guards[child_count--], sizeof guards[i]);
+}
 
 static void launch(const uint8_t *plan, const struct header *h) {
-    struct launched l = {.pid = -1, .pidfd = -1, .go = {-1, -1}};
+    struct launched l = {.pid = -1, .pidfd = -1, .go = {-1, -1}, .guards = {-1, -1}};
     const uint8_t *end = plan + h->length, *from = plan + h->parent_steps;
     uint32_t op;
     const uint8_t *next;
@@ -1028,8 +1151,9 @@ static void launch(const uint8_t *plan, const struct header *h) {
             syscall(SYS_pidfd_send_signal, l.pidfd, SIGKILL, NULL, 0);
         answer(sync_fd, (struct answer){FAILED, step_number, error, l.pid > 0 ? (uint32_t)l.pid : 0}, l.pidfd);
         close(l.pidfd);
+        kill_groups(l.guards);
     } else {
-        remember(l.pidfd);
+        remember(&l);
         answer(sync_fd, (struct answer){CLONED, step_number, 0, (uint32_t)l.pid}, l.pidfd);
         if (write(l.go[1], "g", 1) < 0)
             syscall(SYS_pidfd_send_signal, l.pidfd, SIGKILL, NULL, 0);
@@ -1092,10 +1216,8 @@ int main(void) {
         if (poll(children, (nfds_t)child_count + 1, -1) < 0 && errno != EINTR)
             return 1;
         for (int i = child_count; i > 0; i--)
-            if (children[i].revents) { /* ended: a pidfd is readable then */
-                close(children[i].fd);
-                children[i] = children[child_count--];
-            }
+            if (children[i].revents) /* ended: a pidfd is readable then */
+                forget(i);
         if (children[0].revents & POLLIN) {
             if (!serve(0))
                 break;
@@ -1104,5 +1226,7 @@ int main(void) {
     }
     for (int i = 1; i <= child_count; i++)
         syscall(SYS_pidfd_send_signal, children[i].fd, SIGKILL, NULL, 0);
+    for (int i = 1; i <= child_count; i++)
+        kill_groups(guards[i]);
     return 0;
 }
