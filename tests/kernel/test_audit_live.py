@@ -679,7 +679,8 @@ def test_a_process_that_ends_meanwhile_is_told_and_not_a_failure(monkeypatch: py
 
 def test_stockades_own_state_gives_a_name_and_a_stale_one_gives_none() -> None:
     directory = "/run/stockade/feedc0ffee00"
-    os.makedirs(directory, mode=0o700)
+    Path("/run/stockade").mkdir(mode=0o700, exist_ok=True)
+    os.mkdir(directory, mode=0o700)
     try:
         with running(mapped(100000)) as pid:
             state: dict[str, object] = {
