@@ -10,6 +10,7 @@ import signal
 import socket
 import stat
 import struct
+import subprocess
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ import pytest
 from stockade.audit import facts, probe
 from stockade.audit.targets import host as hosts
 from stockade.audit.targets import live, own
-from stockade.audit.targets.process import Options
+from stockade.audit.targets.shared import Options
 from stockade.sandbox.linux import bpf, calls, capabilities, process, ptrace
 from stockade.sandbox.linux.seccomp import RET_ALLOW, RET_ERRNO
 from stockade.sandbox.linux.syscalls import I386, X86_64, numbers
@@ -679,7 +680,7 @@ def test_a_process_that_ends_meanwhile_is_told_and_not_a_failure(monkeypatch: py
 
 def test_stockades_own_state_gives_a_name_and_a_stale_one_gives_none() -> None:
     directory = "/run/stockade/feedc0ffee00"
-    Path("/run/stockade").mkdir(mode=0o700, exist_ok=True)
+    os.makedirs("/run/stockade", mode=0o700, exist_ok=True)
     os.mkdir(directory, mode=0o700)
     try:
         with running(mapped(100000)) as pid:
@@ -702,6 +703,43 @@ def test_stockades_own_state_gives_a_name_and_a_stale_one_gives_none() -> None:
     finally:
         os.unlink(f"{directory}/state.json")
         os.rmdir(directory)
+
+
+@pytest.fixture
+def runc(public_tmp: Path, rootfs: Path) -> Iterator[str]:
+    """Give the name of a container that runc runs: it has what runc declares by default."""
+    name = f"stockade-test-{os.getpid()}"
+    subprocess.run(["runc", "spec"], cwd=public_tmp, check=True)
+    spec = json.loads((public_tmp / "config.json").read_text())
+    spec["process"] |= {"terminal": False, "args": ["/bin/sleep", "60"]}
+    spec["root"]["path"] = str(rootfs)
+    (public_tmp / "config.json").write_text(json.dumps(spec))
+    null = subprocess.DEVNULL
+    argv = ["runc", "run", "-d", name]
+    subprocess.run(argv, cwd=public_tmp, check=True, stdin=null, stdout=null, stderr=null, timeout=20)
+    yield name
+    subprocess.run(["runc", "delete", "-f", name], check=True, timeout=20)
+
+
+def test_a_container_of_runcs_is_known_by_name_and_compared_with_its_configuration(runc: str, public_tmp: Path) -> None:
+    (target,) = live.audit_targets([f"container:{runc}"]).targets
+
+    drift = {each.subject for each in target.all(facts.Declared) if each.declared != each.effective}
+    masks = {mask.path: (mask.state, mask.declared) for mask in target.all(facts.Mask)}
+    assert drift == set()
+    assert masks["/proc/sys"] == ("read-only", "read-only")
+    assert masks["/proc/keys"] == ("masked", "masked")
+
+    spec = json.loads((public_tmp / "config.json").read_text())
+    spec["linux"]["maskedPaths"].append("/proc/kallsyms")
+    spec["process"]["capabilities"]["bounding"] = ["CAP_KILL"]
+    (public_tmp / "config.json").write_text(json.dumps(spec))
+    (target,) = live.audit_targets([f"container:{runc}"]).targets
+
+    drift = {each.subject for each in target.all(facts.Declared) if each.declared != each.effective}
+    masks = {mask.path: (mask.state, mask.declared) for mask in target.all(facts.Mask)}
+    assert "capabilities.bounding" in drift
+    assert masks["/proc/kallsyms"] == ("open", "masked")
 
 
 def test_a_users_state_is_not_believed_for_anothers_process_and_a_fifo_there_does_not_hang(unprivileged: Any) -> None:
