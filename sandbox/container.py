@@ -68,6 +68,7 @@ class Prepared(Record):
 
 def prepare(request: Request) -> Prepared:
     """Make all decisions. Changes nothing. Raises StockadeError for what can't be had."""
+    launch.hold_standard_streams()
     host = probe()
     mode = modes.load(request.mode or modes.default_name(host.uid))
     host = survey(request, mode, host)
@@ -103,6 +104,7 @@ def options(prepared: Prepared, cgroup: Cgroup | None, own_stdio: int, *, dies_w
         own_stdio=own_stdio,
         v1=v1,
         dies_with_supervisor=dies_with_supervisor,
+        undumpable=host.holds("CAP_SYS_PTRACE"),
     )
 
 

@@ -95,11 +95,25 @@ def _forget() -> None:
 os.register_at_fork(after_in_child=_forget)
 
 
+def hold_standard_streams() -> None:
+    """Open the null device on those of 0, 1 and 2 that are closed.
+
+    The next descriptor would get the number otherwise: the state's lock or the launcher's socket would be taken for
+    the caller's stdin or stdout and go to the program.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)  # the lowest free number
+
+
 class Launcher:
     """The running launcher of this process. Its end of the control socket closes with us, however we end."""
 
     def __init__(self) -> None:
         """Start it. Raises StockadeError when it is not there or can't be executed."""
+        hold_standard_streams()
         try:
             with open(LAUNCHER, "rb") as file:
                 program = sealed("stockade-init", file.read())

@@ -113,11 +113,12 @@ class Options(Record):
 
     `filter_program` is the compiled filter, empty for none, loaded with `filter_flags`. `procs` are the hierarchies
     whose cgroup.procs it opened, `cgroup` whether there is a cgroup2 directory to be cloned into, `freezer` whether
-    there is one of a v1 group that can freeze. `privileged` whether
-    we may make mounts in our own namespace, so that sources are copied by us. `external_maps` whether newuidmap writes
-    the maps. `own_stdio`: bits of the standard streams that are pipes of ours and must be handed to the program's uid
-    from inside. `v1` and `v2`: what a cgroup mount shows. `dies_with_supervisor`: not detached. `late_streams`: the
-    program's own streams come with its last steps, see `last`.
+    there is one of a v1 group that can freeze. `privileged` whether we may make mounts in our own namespace, so that
+    sources are copied by us. `external_maps` whether newuidmap writes the maps. `own_stdio`: bits of the standard
+    streams that are pipes of ours and must be handed to the program's uid from inside. `v1` and `v2`: what a cgroup
+    mount shows. `dies_with_supervisor`: not detached. `late_streams`: the program's own streams come with its last
+    steps, see `last`. `undumpable`: the supervisor may look into the process all the same, so nobody else in a shared
+    PID namespace shall.
     """
 
     filter_program: bytes = b""
@@ -132,6 +133,7 @@ class Options(Record):
     v2: bool = False
     dies_with_supervisor: bool = True
     late_streams: bool = False
+    undumpable: bool = False
 
 
 def plan(spec: oci.Spec, options: Options) -> Plan:
@@ -151,9 +153,11 @@ def plan(spec: oci.Spec, options: Options) -> Plan:
     parent = list(_parent(spec, new, procs, cgroup, options))
     if guarded:
         parent[1:1] = [s.Guard(group) for group in (cgroup, freezer) if group is not None]
-    if spec.annotations.get(oci.ROOT_IDMAP) == "true" and (root := plan_identity.root_of(spec).path) in trees:
-        parent.append(s.Idmap(trees[root]))
+    if spec.annotations.get(oci.ROOT_IDMAP) == "true" and plan_mounts.ROOT in trees:
+        parent.append(s.Idmap(trees[plan_mounts.ROOT]))
     child: list[Step] = [s.WaitMaps(), s.Stdio(stdin, stdout, stderr), s.CloseOthers()]
+    if options.undumpable:
+        child.append(s.Dumpable(0))
     if options.external_maps:
         child.append(s.WaitSupervisor())
     child += [s.Join(slot, flag) for slot, flag in joined]
@@ -208,7 +212,7 @@ def _after_root(spec: oci.Spec, options: Options) -> Iterator[Step]:
     yield from plan_identity.identity(spec, options)
     yield s.Umask(process.user.umask if process.user.umask is not None else 0o022)
     yield s.WorkingDirectory(process.cwd)
-    yield s.Dumpable(1)
+    yield s.Dumpable(0 if options.undumpable else 1)
     if options.dies_with_supervisor:
         yield s.DeathSignal(SIGKILL)
     yield s.Ready(FIRST_LATE_SLOT)

@@ -93,13 +93,18 @@ def tree_inputs(spec: oci.Spec, slots: Slots, options: Options) -> dict[str, Slo
         return {}
     trees = {}
     if spec.annotations.get(oci.ROOT_TMPFS) != "tmpfs":
-        trees[root_of(spec).path] = slots.input("tree", root_of(spec).path)
+        trees[ROOT] = slots.input("tree", root_of(spec).path)
     for mount in spec.mounts:
         if is_bind(mount) and mount.source not in PUBLIC and not mount.source.startswith("/dev/"):
             # One copy for each mount, by its destination: a detached tree can be attached once.
             trees[mount.destination] = slots.input("mount" if "bind" in mount.options else "tree", mount.source)
     return trees
 
+
+#: the key of the root's own tree: no destination of a mount is empty
+ROOT = ""
+#: where file systems of the kernel and devices are mounted; an image that has a link there is refused
+KERNEL_PLACES = ("/proc", "/sys", "/dev")
 
 #: what the modes bind, and every user of the host may open
 PUBLIC = frozenset(
@@ -134,11 +139,13 @@ def root(spec: oci.Spec, slots: Slots, trees: dict[str, Slot], options: Options)
     yield s.Propagation("/", (MS_SLAVE if spec.linux.rootfs_propagation.endswith("slave") else MS_PRIVATE) | MS_REC)
     host = slots.new("host /")
     yield s.Open(host, "/", O_PATH | O_DIRECTORY)
-    top = trees.get(root_of(spec).path) or slots.new("root")
+    top = trees.get(ROOT) or slots.new("root")
     yield from _top(spec, slots, top, trees)
     yield s.Attach(top, host)
-    for name in ("proc", "sys", "dev"):
-        yield s.RefuseLink(top, name)
+    mounted = {mount.destination for mount in spec.mounts}
+    for place in KERNEL_PLACES:
+        if place not in mounted:
+            yield s.RefuseLink(top, place[1:])
     known: dict[str, Slot] = {}
     context = _Context(slots, top, trees, known, options)
     for mount in spec.mounts:
@@ -147,9 +154,13 @@ def root(spec: oci.Spec, slots: Slots, trees: dict[str, Slot], options: Options)
     if process.terminal:
         size = process.console_size or oci.Box(0, 0)
         terminal = s.Slot(TERMINAL_SLOT, "terminal")
-        yield s.Terminal(top, terminal, process.user.uid, size.height, size.width)
+        dev = known.get("/dev")
+        if dev is None:
+            dev = slots.new("/dev in root")
+            yield s.EnsureReal(dev, top, "dev")
+        yield s.Terminal(dev, terminal, process.user.uid, size.height, size.width)
     if process.cwd != "/":
-        yield s.Ensure(slots.new("cwd"), top, process.cwd, directory=True, mode=0o755)
+        yield s.Ensure(slots.new("cwd"), *locate(process.cwd, top, known), directory=True, mode=0o755)
     yield from _kernel_interfaces(spec, slots, top, known)
     if root_of(spec).readonly:
         yield s.SetAttributes(top, RDONLY, 0, 0, recursive=False)
@@ -171,7 +182,7 @@ def _top(spec: oci.Spec, slots: Slots, top: Slot, trees: dict[str, Slot]) -> Ite
             if key.startswith(oci.ROOT_FILE):
                 yield s.WriteFile(top, key.removeprefix(oci.ROOT_FILE), 0o644, content.encode())
         return
-    if top_path not in trees:
+    if ROOT not in trees:
         source = slots.new("rootfs")
         yield s.Open(source, top_path, O_PATH | O_DIRECTORY)
         yield s.CloneTree(top, source, recursive=True)
@@ -180,6 +191,18 @@ def _top(spec: oci.Spec, slots: Slots, top: Slot, trees: dict[str, Slot]) -> Ite
     if root_of(spec).readonly:
         yield s.SetAttributes(top, RDONLY, 0, 0, recursive=True)
         yield s.WritableTop(top)
+
+
+def locate(path: str, top: Slot, known: dict[str, Slot]) -> tuple[Slot, str]:
+    """Give the descriptor from which `path` is looked for, and what is left of it.
+
+    Below the kernel's own file systems that is what we mounted there, not a name in the root: who can rename in the
+    root while we work could lead the name elsewhere, where there is nothing to mask.
+    """
+    for place in KERNEL_PLACES:
+        if path.startswith(f"{place}/") and place in known:
+            return known[place], path[len(place) + 1 :]
+    return top, path
 
 
 class _Context:
@@ -201,13 +224,16 @@ def _mount(mount: oci.Mount, context: _Context) -> Iterator[Step]:
         tree = tree or slots.new(mount.source)
         yield from _bind(mount, flags, slots, tree, copied=copied)
     elif mount.type == "cgroup":
-        yield from _cgroup(mount, flags, slots, top, context.options)
+        yield from _cgroup(mount, flags, slots, locate(mount.destination, top, known), context.options)
         return
     else:
         tree = slots.new(f"new {mount.type}")
         data = tuple((key, value) for key, value in flags.data if (key, value) != ("newinstance", ""))
         yield s.Filesystem(tree, mount.type, flags.attributes, data)
-    yield s.EnsureLike(target, top, mount.destination, tree)
+    if mount.destination in KERNEL_PLACES and mount.destination not in known:
+        yield s.EnsureReal(target, top, mount.destination[1:])
+    else:
+        yield s.EnsureLike(target, *locate(mount.destination, top, known), tree)
     yield s.Attach(tree, target)
     for propagation, recursive in flags.propagation:
         yield s.SetAttributes(tree, 0, 0, propagation, recursive)
@@ -226,32 +252,32 @@ def _bind(mount: oci.Mount, flags: Flags, slots: Slots, tree: Slot, *, copied: b
         yield s.CloneTree(tree, source, flags.recursive)
     # Of a volume's device nodes none works, unless the mode said so: a bind of /dev or of a node in it.
     attributes = flags.attributes
-    if not mount.source.startswith("/dev") and "dev" not in mount.options:
+    if not f"{mount.source}/".startswith("/dev/") and "dev" not in mount.options:
         attributes |= NODEV
     if attributes:
         clear = ATIME_MASK if attributes & ATIME_MASK else 0
         yield s.SetAttributes(tree, attributes, clear, 0, recursive=True)
 
 
-def _cgroup(mount: oci.Mount, flags: Flags, slots: Slots, top: Slot, options: Options) -> Iterator[Step]:
+def _cgroup(mount: oci.Mount, flags: Flags, slots: Slots, place: tuple[Slot, str], options: Options) -> Iterator[Step]:
     target = slots.new(f"{mount.destination} in root")
     if not options.v1:
         tree = slots.new("new cgroup2")
         yield s.Filesystem(tree, "cgroup2", flags.attributes, ())
-        yield s.EnsureLike(target, top, mount.destination, tree)
+        yield s.EnsureLike(target, *place, tree)
         yield s.Attach(tree, target)
         return
     holder = slots.new("cgroup tmpfs")
     yield s.Filesystem(holder, "tmpfs", flags.attributes & ~RDONLY, (("mode", "0755"),))
-    yield s.EnsureLike(target, top, mount.destination, holder)
+    yield s.EnsureLike(target, *place, holder)
     yield s.Attach(holder, target)
     for name, controllers in options.v1:
-        tree, place = slots.new(f"cgroup {name}"), slots.new(f"{mount.destination}/{name} in root")
+        tree, below = slots.new(f"cgroup {name}"), slots.new(f"{mount.destination}/{name} in root")
         words = controllers.split(",")
         data = (("none", ""), ("name", words[0][5:])) if words[0].startswith("name=") else tuple((w, "") for w in words)
         yield s.Filesystem(tree, "cgroup", flags.attributes, data)
-        yield s.Ensure(place, holder, name, directory=True, mode=0o755)
-        yield s.Attach(tree, place)
+        yield s.Ensure(below, holder, name, directory=True, mode=0o755)
+        yield s.Attach(tree, below)
     if flags.attributes & RDONLY:
         yield s.SetAttributes(holder, RDONLY, 0, 0, recursive=False)
 
@@ -273,7 +299,7 @@ def _devices(spec: oci.Spec, slots: Slots, top: Slot, known: dict[str, Slot]) ->
         directory, _, name = device.path.rpartition("/")
         if directory not in parents:
             parents[directory] = slots.new(f"{directory} in root")
-            yield s.Ensure(parents[directory], top, directory, directory=True, mode=0o755)
+            yield s.Ensure(parents[directory], *locate(directory, top, known), directory=True, mode=0o755)
         yield _device(device, parents[directory], name, user_namespace=user_namespace)
 
 
@@ -298,9 +324,10 @@ def _kernel_interfaces(spec: oci.Spec, slots: Slots, top: Slot, known: dict[str,
         if process.oom_score_adj is not None:
             yield s.OomScore(proc, str(process.oom_score_adj))
     for path in spec.linux.readonly_paths:
-        yield s.ReadOnly(top, path)
+        yield s.ReadOnly(*locate(path, top, known))
     if spec.linux.masked_paths:
         null = slots.new("host /dev/null")
         yield s.Open(null, "/dev/null", O_PATH)
         for path in spec.linux.masked_paths:
-            yield s.Mask(top, null, path)
+            place, below = locate(path, top, known)
+            yield s.Mask(place, null, below)

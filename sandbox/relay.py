@@ -1,8 +1,8 @@
 """Standard streams between a supervisor and its container.
 
 The program must be able to open /dev/stdout by name, whoever it runs as, and must not get the caller's terminal,
-sockets or files that it could not have opened. A stream that is the program's own already is passed on as it is; any
-other becomes a pipe of ours, and we copy. Nothing here waits for a slow reader in a way that a deadline could not
+sockets or files. A pipe that is the program's own already is passed on as it is; anything else becomes a pipe of ours,
+and we copy. Nothing here waits for a slow reader in a way that a deadline could not
 interrupt.
 """
 
@@ -31,8 +31,10 @@ def fits(descriptor: int, uid: int, *, writing: bool) -> bool:
     mode = found.st_mode
     if stat.S_ISCHR(mode):
         return found.st_rdev == os.makedev(1, 3)  # the null device; a terminal is never handed over
-    if not (stat.S_ISFIFO(mode) or stat.S_ISREG(mode)):
-        return False  # a socket can't be opened by name at all
+    if not stat.S_ISFIFO(mode):
+        # A socket can't be opened by name at all. A file could be opened for more than it was given for: its owner may
+        # write to what is on stdin, read what is before the output, and change the mode.
+        return False
     wanted = stat.S_IWUSR if writing else stat.S_IRUSR
     return found.st_uid == uid and bool(mode & wanted)
 

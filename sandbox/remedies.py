@@ -50,7 +50,18 @@ TABLE: tuple[tuple[type[Step] | tuple[type[Step], ...], int, str], ...] = (
     (s.Open, errno.ENOENT, "the path must exist on the host"),
     (s.Open, errno.EACCES, "the user who starts the container must be able to reach the path"),
     (s.Open, errno.ENOTDIR, "name a directory"),
-    (s.RefuseLink, errno.ELOOP, "the root file system is hostile or broken: make /proc, /sys and /dev directories"),
+    (
+        (s.RefuseLink, s.EnsureReal),
+        errno.ELOOP,
+        "the root file system is hostile or broken: make /proc, /sys and /dev directories",
+    ),
+    (
+        s.EnsureReal,
+        errno.ENOTDIR,
+        "the root file system is hostile or broken: make /proc, /sys and /dev directories",
+    ),
+    (s.EnsureReal, errno.EROFS, "make the directory in the root file system first: it can't be written"),
+    (s.EnsureReal, errno.EACCES, "the container's root must own the root file system: chown it to the mapped ids"),
     ((s.Ensure, s.EnsureLike), errno.EROFS, "make the mount point in the root file system first: it can't be written"),
     (
         (s.Ensure, s.EnsureLike),

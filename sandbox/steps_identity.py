@@ -167,7 +167,7 @@ class NoNewPrivs(Step):
 class Dumpable(Step):
     """PR_SET_DUMPABLE."""
 
-    why = "so that a supervisor without privilege can read back what was set"
+    why = "1 so that a supervisor without privilege can read it back; else 0: nobody traces it before it has its filter"
     value: int
 
     def __str__(self) -> str:

@@ -138,6 +138,21 @@ class EnsureLike(Step):
         return f"make sure of {self.path} in {self.root}, of the kind of {self.tree}, as {self.to}"
 
 
+class EnsureReal(Step):
+    """openat2(2) without any link, made where missing: looked at and held in one step."""
+
+    why = (
+        "a linked /proc, /sys or /dev aims the runtime's own mounts (CVE-2019-16884, CVE-2023-27561, CVE-2026-41579), "
+        "also one that is put there a moment later (CVE-2021-30465)"
+    )
+    to: Slot
+    root: Slot
+    name: str
+
+    def __str__(self) -> str:
+        return f"make sure of the directory /{self.name} of {self.root}, which may not be a link, as {self.to}"
+
+
 class RefuseLink(Step):
     """fstatat(2): the name must not be a symbolic link."""
 
@@ -204,7 +219,7 @@ class Mask(Step):
     path: str
 
     def __str__(self) -> str:
-        return f"mask {self.path}"
+        return f"mask {self.path} in {self.root}"
 
 
 class ReadOnly(Step):
@@ -215,7 +230,7 @@ class ReadOnly(Step):
     path: str
 
     def __str__(self) -> str:
-        return f"make {self.path} read-only"
+        return f"make {self.path} in {self.root} read-only"
 
 
 class WriteFile(Step):

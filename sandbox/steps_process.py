@@ -128,7 +128,7 @@ class Terminal(Step):
     """Open a pty of the container's devpts, send its master out, bind its slave to /dev/console."""
 
     why = "a terminal of its own: what is typed at the host's can't be faked from inside (TIOCSTI)"
-    root: Slot
+    dev: Slot
     to: Slot
     uid: int
     rows: int

@@ -23,6 +23,7 @@
 #include <linux/audit.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
+#include <linux/magic.h>
 #include <linux/mount.h>
 #include <linux/openat2.h>
 #include <linux/sched.h>
@@ -37,6 +38,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/vfs.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -59,7 +61,7 @@
 #define OPS(X)                                                                                                          \
     X(CLONE) X(PLACE) X(WRITE_MAPS) X(WAIT_MAPS) X(WAIT_SUPERVISOR) X(CLOSE_OTHERS) X(DEATH_SIGNAL) X(SET_IDS)          \
     X(UNSHARE) X(JOIN) X(PROPAGATION) X(OPEN) X(OPEN_IN) X(CLONE_TREE) X(FILESYSTEM) X(ATTACH) X(SET_ATTRIBUTES) X(WRITABLE_TOP)      \
-    X(ENSURE) X(ENSURE_LIKE) X(REFUSE_LINK) X(MAKE_NODE) X(BIND_NODE) X(MAKE_LINK) X(MASK) X(READ_ONLY) X(WRITE_FILE) X(PIVOT)           \
+    X(ENSURE) X(ENSURE_LIKE) X(ENSURE_REAL) X(REFUSE_LINK) X(MAKE_NODE) X(BIND_NODE) X(MAKE_LINK) X(MASK) X(READ_ONLY) X(WRITE_FILE) X(PIVOT)           \
     X(SESSION) X(KEYRING) X(RLIMIT) X(HOSTNAME) X(DOMAINNAME) X(SYSCTL) X(OOM_SCORE) X(UMASK) X(BOUNDING)               \
     X(SECUREBITS) X(CAPABILITIES) X(AMBIENT) X(NO_NEW_PRIVS) X(DUMPABLE) X(TERMINAL) X(STDIO) X(OWN_STDIO) X(SECCOMP)   \
     X(WORKING_DIRECTORY) X(READY) X(INIT) X(EXECUTE) X(LOOPBACK) X(IDMAP) X(GUARD)
@@ -74,6 +76,10 @@ enum op {
 enum message { CLONED = 1, PREPARED, FAILED, TERMINAL_MASTER, STREAM };
 
 enum { SLOTS = 512, MAX_PACKET = 196608, MAX_CHILDREN = 16384, MAX_TRIES = 64, GUARDS = 2, KILL_ROUNDS = 1000 };
+enum { MAX_FILTER = 4096 }; /* BPF_MAXINSNS */
+
+/* Slots from here on outlive PIVOT: the terminal and what comes with the last steps. plan_mounts.TERMINAL_SLOT is the same. */
+enum { KEPT_SLOTS = 500 };
 
 #define MAGIC 0x4b435453u /* "STCK" */
 
@@ -102,6 +108,8 @@ static uint32_t step_number;
 static struct pollfd children[MAX_CHILDREN + 1];
 static int guards[MAX_CHILDREN + 1][GUARDS]; /* directories of control groups, -1 for none */
 static int child_count;
+static int in_child;      /* this is a new process, not the launcher */
+static int pivoted;
 static struct rlimit caller_files; /* what the caller had, for the programs; the launcher itself takes all it can get */
 
 /* ---- answers ------------------------------------------------------------------------------------------------------- */
@@ -126,9 +134,14 @@ static int answer(int socket, struct answer a, int descriptor) {
     return sendmsg(socket, &m, MSG_NOSIGNAL) == (ssize_t)sizeof a ? 0 : -1;
 }
 
-/* The new process ends here when a step fails. A filter may already forbid the write: the exit code stays 125 then. */
+static void kill_all(void);
+
+/* The new process ends here when a step fails. A filter may already forbid the write: the exit code stays 125 then.
+ * The launcher itself comes here for a plan whose bytes make no sense: it ends, and what it guards with it. */
 static _Noreturn void failed_with(int error) {
     answer(sync_fd, (struct answer){FAILED, step_number, error, 0}, -1);
+    if (!in_child)
+        kill_all();
     _exit(125);
 }
 
@@ -275,16 +288,8 @@ static void wait_supervisor(void) {
 
 static int by_value(const void *a, const void *b) { return *(const int *)a - *(const int *)b; }
 
-/* Everything above 2 that is not of this launch goes, before any path is looked at: other containers' pidfds and the like.
- * The step STDIO has put this launch's own over 0 to 2 before. */
-static void step_close_others(void) {
-    int keep[SLOTS + 8], n = 0;
-    for (int i = 0; i < slots_used; i++)
-        if (slot[i] >= 0)
-            keep[n++] = slot[i];
-    keep[n++] = sync_fd;
-    if (go_fd >= 0)
-        keep[n++] = go_fd;
+/* Close everything above 2 but these. */
+static void close_all_but(int *keep, int n) {
     qsort(keep, (size_t)n, sizeof *keep, by_value);
     unsigned from = 3;
     for (int i = 0; i < n; i++) {
@@ -295,6 +300,19 @@ static void step_close_others(void) {
         from = (unsigned)keep[i] + 1;
     }
     check(syscall(SYS_close_range, from, ~0u, 0));
+}
+
+/* Everything above 2 that is not of this launch goes, before any path is looked at: other containers' pidfds and the like.
+ * The step STDIO has put this launch's own over 0 to 2 before. */
+static void step_close_others(void) {
+    int keep[SLOTS + 8], n = 0;
+    for (int i = 0; i < slots_used; i++)
+        if (slot[i] >= 0)
+            keep[n++] = slot[i];
+    keep[n++] = sync_fd;
+    if (go_fd >= 0)
+        keep[n++] = go_fd;
+    close_all_but(keep, n);
 }
 
 static void step_set_ids(void) {
@@ -404,10 +422,29 @@ static void step_ensure_like(void) {
     struct stat like, s;
     check(fstat(descriptor(), &like));
     int fd = check(ensure(root, path, S_ISDIR(like.st_mode), S_ISDIR(like.st_mode) ? 0755 : 0644));
+    struct statfs fs;
+    check(fstatfs(fd, &fs));
+    if (fs.f_type == PROC_SUPER_MAGIC) /* a volume's destination that a link of the image leads there: CVE-2019-16884 */
+        failed_with(ELOOP);
     check(fstat(fd, &s));
     if (S_ISDIR(like.st_mode) != S_ISDIR(s.st_mode))
         failed_with(S_ISDIR(s.st_mode) ? EISDIR : ENOTDIR);
     put(to, fd);
+}
+
+/* A directory of the root itself, made where missing, never found through a link: looked at and held in one step, so that
+ * nobody can put a link there in between (CVE-2021-30465). */
+static void step_ensure_real(void) {
+    int to = slot_number(), root = descriptor();
+    const char *name = text();
+    struct open_how how = {.flags = O_PATH | O_DIRECTORY | O_CLOEXEC, .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS};
+    int fd = (int)syscall(SYS_openat2, root, name, &how, sizeof how);
+    if (fd < 0 && errno == ENOENT) {
+        if (mkdirat(root, name, 0755) < 0 && errno != EEXIST)
+            failed();
+        fd = (int)syscall(SYS_openat2, root, name, &how, sizeof how);
+    }
+    put(to, check(fd));
 }
 
 /* A root file system whose /proc, /sys or /dev is a link aims our mounts elsewhere: CVE-2019-16884, CVE-2023-27561. */
@@ -543,12 +580,36 @@ static void step_write_file(void) {
     close(fd);
 }
 
+/* A null device that came from the host is a file of the host: who owns it inside could chmod it for all the host. The
+ * container's own takes its place. */
+static void own_null(int fd) {
+    struct stat s, own;
+    if (fstat(fd, &s) < 0 || !S_ISCHR(s.st_mode) || s.st_rdev != makedev(1, 3))
+        return;
+    int access = fcntl(fd, F_GETFL) & O_ACCMODE;
+    int null = open("/dev/null", access | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+    if (null < 0)
+        return; /* a container without devices of its own */
+    if (fstat(null, &own) == 0 && S_ISCHR(own.st_mode) && own.st_rdev == s.st_rdev) {
+        check(fcntl(null, F_SETFL, 0));
+        check(dup3(null, fd, 0));
+    }
+    close(null);
+}
+
+/* What was opened on the way here leads back to the host, or out of the root's mounts: it goes with the old root. In a PID
+ * namespace that is shared, someone could otherwise find it in /proc/PID/fd while this process stands ready. */
 static void step_pivot(void) {
     int root = descriptor();
     check(fchdir(root));
     check(syscall(SYS_pivot_root, ".", "."));
     check(syscall(SYS_umount2, ".", 2 /* MNT_DETACH */)); /* "." is now the old root, on top of the new one (pivot_root(2), NOTES) */
     check(chdir("/"));
+    pivoted = 1;
+    for (int i = 0; i < slots_used && i < KEPT_SLOTS; i++)
+        put(i, -1);
+    for (int i = 0; i < 3; i++)
+        own_null(i);
 }
 
 static void step_keyring(void) {
@@ -627,12 +688,12 @@ static void step_ambient(void) {
 
 /* A pty of the container's own devpts; its other end goes to the supervisor, which relays. No terminal of the host comes in. */
 static void step_terminal(void) {
-    int root = descriptor(), to = slot_number();
+    int dev = descriptor(), to = slot_number();
     uid_t uid = (uid_t)number();
     struct winsize size = {.ws_row = (unsigned short)number()};
     size.ws_col = (unsigned short)number();
     int unlock = 0;
-    int master = check(open_inside(root, "dev/pts/ptmx", O_RDWR | O_NOCTTY, 0));
+    int master = check(open_inside(dev, "pts/ptmx", O_RDWR | O_NOCTTY, 0));
     check(ioctl(master, TIOCSPTLCK, &unlock));
     int slave = check(ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC));
     if (size.ws_row && size.ws_col)
@@ -641,7 +702,7 @@ static void step_terminal(void) {
     check(answer(sync_fd, (struct answer){TERMINAL_MASTER, step_number, 0, 0}, master));
     close(master);
     put(to, slave);
-    int console = check(ensure(root, "dev/console", 0, 0600));
+    int console = check(ensure(dev, "console", 0, 0600));
     int tree = check(syscall(SYS_open_tree, slave, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH));
     attach(tree, console);
     close(tree);
@@ -651,8 +712,11 @@ static void step_terminal(void) {
 static void step_stdio(void) {
     for (int i = 0; i < 3; i++) { /* ours are above 2: the launcher's own 0 to 2 were taken when they came, and stay taken */
         uint64_t n = number();
-        if (n < SLOTS) /* else it stays as it is */
+        if (n < SLOTS) { /* else it stays as it is */
             check(dup3(slot[n], i, 0));
+            if (pivoted)
+                own_null(i);
+        }
     }
     int terminal = (int)number();
     if (terminal)
@@ -678,12 +742,18 @@ static void step_own_stdio(void) {
     }
 }
 
+static void load_filter(unsigned flags, const char *program, uint64_t n) {
+    if (n % 8 || n / 8 > MAX_FILTER) /* the kernel's length has 16 bits: the start of a longer one must not pass for it */
+        failed_with(EINVAL);
+    struct sock_fprog p = {.len = (unsigned short)(n / 8), .filter = (struct sock_filter *)(uintptr_t)program};
+    check(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &p));
+}
+
 static void step_seccomp(void) {
     unsigned flags = (unsigned)number();
     uint64_t n;
     const char *program = bytes(&n);
-    struct sock_fprog p = {.len = (unsigned short)(n / 8), .filter = (struct sock_filter *)(uintptr_t)program};
-    check(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &p));
+    load_filter(flags, program, n);
 }
 
 /* CVE-2024-21626: opened inside the root, never through a magic link, and getcwd must name a place below it. */
@@ -720,61 +790,75 @@ static _Noreturn void be_init(pid_t program, const sigset_t *all) {
         while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
             if (pid == program)
                 _exit(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
-        if (pid < 0 && errno == ECHILD)
-            _exit(125);
+        if (pid < 0 && errno != EINTR)
+            _exit(125); /* ECHILD, or a filter that has no wait4 */
         siginfo_t info;
         signal_number = sigwaitinfo(all, &info);
+        if (signal_number < 0 && errno != EINTR)
+            _exit(125);
         if (signal_number > 0 && signal_number != SIGCHLD)
             kill(program, signal_number);
     }
 }
 
+/* Fork. The parent stays as process 1; the program goes on only when that has closed everything and has its filter and its
+ * sets. Before, the program could take process 1 over with ptrace(2), or find the host's root in its /proc/1/fd. */
 static void step_init(void) {
     sigset_t all;
     uint64_t flags = number(), n;
     const char *program = bytes(&n);
     const uint8_t *sets = cursor;
-    cursor += 24;
-    if (cursor > limit)
+    int gate[2];
+    char go = 'g';
+    if (limit - cursor < 24)
         failed_with(EBADMSG);
+    cursor += 24;
+    check(pipe2(gate, O_CLOEXEC));
     sigfillset(&all);
     check(sigprocmask(SIG_SETMASK, &all, NULL));
     pid_t pid = check(fork());
     if (pid == 0) {
         sigset_t none;
         sigemptyset(&none);
+        close(gate[1]);
+        if (read(gate[0], &go, 1) != 1) /* all signals are blocked */
+            _exit(125);
+        close(gate[0]);
         check(sigprocmask(SIG_SETMASK, &none, NULL));
         return;
     }
-    if (n) {
-        struct sock_fprog p = {.len = (unsigned short)(n / 8), .filter = (struct sock_filter *)(uintptr_t)program};
-        check(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, (unsigned)flags, &p));
-    }
+    int keep[] = {sync_fd, gate[1]};
+    close_all_but(keep, 2);
+    if (n)
+        load_filter((unsigned)flags, program, n);
     cursor = sets; /* what execve does to the program's sets is done to ours here: never more than the program has */
     step_capabilities();
-    syscall(SYS_close_range, 3u, ~0u, 0);
+    check(close(sync_fd)); /* refused by a filter without close(2): then the gate stays shut */
+    if (write(gate[1], &go, 1) != 1)
+        _exit(125);
+    close(gate[1]);
     be_init(pid, &all);
 }
 
 static void step_execute(void) {
     static const char *words[65536], *places[256];
-    int counts[3];
+    uint64_t counts[3];
     const char **to = words;
     for (int i = 0; i < 3; i++)
-        counts[i] = (int)number();
-    if (counts[0] > 255 || counts[1] < 1 || counts[1] + counts[2] > 65530)
+        counts[i] = number();
+    if (counts[0] > 255 || counts[1] < 1 || counts[1] > 65530 || counts[2] > 65530 - counts[1])
         failed_with(E2BIG);
-    for (int i = 0; i < counts[0]; i++)
+    for (uint64_t i = 0; i < counts[0]; i++)
         places[i] = text();
-    for (int i = 0; i < counts[1]; i++)
+    for (uint64_t i = 0; i < counts[1]; i++)
         *to++ = text();
     *to++ = NULL;
     const char **environment = to;
-    for (int i = 0; i < counts[2]; i++)
+    for (uint64_t i = 0; i < counts[2]; i++)
         *to++ = text();
     *to = NULL;
     int error = ENOENT;
-    for (int i = 0; i < counts[0]; i++) {
+    for (uint64_t i = 0; i < counts[0]; i++) {
         execve(places[i], (char *const *)words, (char *const *)environment);
         if (errno != ENOENT && errno != ENOTDIR)
             error = errno;
@@ -804,6 +888,14 @@ static ssize_t receive(int socket, void *packet, size_t size, int *received, int
     return n;
 }
 
+/* The steps in a memfd, where they are longer than a packet can be. */
+static void *map_steps(int fd, uint32_t length) {
+    struct stat s;
+    if (fstat(fd, &s) < 0 || !length || (uint64_t)s.st_size < length) /* a page that isn't there is SIGBUS */
+        return errno = EBADMSG, MAP_FAILED;
+    return mmap(NULL, length, PROT_READ, MAP_SHARED, fd, 0);
+}
+
 /* Stand ready until the supervisor has compared. Its word may bring the last steps and their descriptors: a process can be
  * made ready before it is known what it will execute. */
 static void step_ready(void) {
@@ -815,13 +907,13 @@ static void step_ready(void) {
     if (n < (ssize_t)sizeof go)
         _exit(125); /* the supervisor is gone, or found a difference and says so itself */
     memcpy(&go, packet, sizeof go);
-    if (go.magic != MAGIC || count != (int)go.descriptors + (go.in_memfd ? 1 : 0) || first + count > SLOTS)
+    if (go.magic != MAGIC || (uint64_t)count != (uint64_t)go.descriptors + (go.in_memfd ? 1 : 0) || first + count > SLOTS)
         failed_with(EBADMSG);
     for (uint32_t i = 0; i < go.descriptors; i++)
         put(first + (int)i, received[i]);
     tail = packet + sizeof go;
     if (go.in_memfd) {
-        void *mapped = mmap(NULL, go.length, PROT_READ, MAP_SHARED, received[count - 1], 0);
+        void *mapped = map_steps(received[count - 1], go.length);
         if (mapped == MAP_FAILED)
             failed();
         tail = mapped;
@@ -850,6 +942,7 @@ static void take(enum op op) {
     case OP_WRITABLE_TOP: return step_writable_top();
     case OP_ENSURE: return step_ensure();
     case OP_ENSURE_LIKE: return step_ensure_like();
+    case OP_ENSURE_REAL: return step_ensure_real();
     case OP_BIND_NODE: return step_bind_node();
     case OP_REFUSE_LINK: return step_refuse_link();
     case OP_MAKE_NODE: return step_make_node();
@@ -1071,6 +1164,14 @@ static void kill_groups(int groups[GUARDS]) {
         }
 }
 
+/* Nothing that this process guards outlives it. */
+static void kill_all(void) {
+    for (int i = 1; i <= child_count; i++)
+        syscall(SYS_pidfd_send_signal, children[i].fd, SIGKILL, NULL, 0);
+    for (int i = 1; i <= child_count; i++)
+        kill_groups(guards[i]);
+}
+
 struct launched {
     pid_t pid;
     int pidfd, go[2], guards[GUARDS];
@@ -1093,6 +1194,7 @@ static int parent_step(uint32_t op, struct launched *l, const uint8_t *child_fro
         int group = cgroup < SLOTS ? slot[cgroup] : -1;
         l->pid = clone_child(flags, group, &l->pidfd);
         if (l->pid == 0) {
+            in_child = 1;
             go_fd = l->go[0];
             close(l->go[1]);
             setrlimit(RLIMIT_NOFILE, &caller_files);
@@ -1166,21 +1268,25 @@ static void launch(const uint8_t *plan, const struct header *h) {
 static int serve(int control) {
     static uint8_t packet[MAX_PACKET];
     int received[256], count;
+    static ssize_t before;
     ssize_t n = receive(control, packet, sizeof packet, received, &count);
     if (n < 0)
         return errno == EAGAIN;
+    if (n < before) /* of a longer plan, with another container's environment: an init keeps this memory */
+        memset(packet + n, 0, (size_t)(before - n));
+    before = n;
     struct header h;
     if (n < (ssize_t)sizeof h)
         return 0;
     memcpy(&h, packet, sizeof h);
-    int expected = (int)h.descriptors + 1 + (h.in_memfd ? 1 : 0);
-    if (h.magic != MAGIC || count != expected || h.parent_steps > h.length)
+    uint64_t expected = (uint64_t)h.descriptors + 1 + (h.in_memfd ? 1 : 0);
+    if (h.magic != MAGIC || (uint64_t)count != expected || h.parent_steps > h.length)
         return 0;
     const uint8_t *plan = packet + sizeof h;
     void *mapped = MAP_FAILED;
     sync_fd = received[0];
     if (h.in_memfd) {
-        mapped = mmap(NULL, h.length, PROT_READ, MAP_SHARED, received[1], 0);
+        mapped = map_steps(received[1], h.length);
         if (mapped == MAP_FAILED)
             return 0;
         plan = mapped;
@@ -1224,9 +1330,6 @@ int main(void) {
         } else if (children[0].revents)
             break;
     }
-    for (int i = 1; i <= child_count; i++)
-        syscall(SYS_pidfd_send_signal, children[i].fd, SIGKILL, NULL, 0);
-    for (int i = 1; i <= child_count; i++)
-        kill_groups(guards[i]);
+    kill_all();
     return 0;
 }
