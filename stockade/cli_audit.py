@@ -105,7 +105,7 @@ def _report(targets: tuple[str, ...], fail_on: str | None, *, seccomp_filters: b
     from stockade.audit import engine
     from stockade.audit.report import Severity
     from stockade.audit.targets import live
-    from stockade.audit.targets.process import Options
+    from stockade.audit.targets.shared import Options
 
     collected = live.audit_targets(targets, Options(seccomp_filters=seccomp_filters), _progress())
     for note in collected.notes:

@@ -28,7 +28,7 @@ NOTHING = 3
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A container's processes, oldest first, or a single process. `state` is Stockade's own record of it."""
+    """A container's processes, oldest first, or a single process. `state` is the record on disk."""
 
     id: str
     name: str
@@ -113,18 +113,22 @@ class Finder:
 
     def _group(self, entries: list[Entry]) -> Group:
         entries.sort(key=lambda each: each.order)
-        first = entries[0]
         state = next((state for state in self.states if any(state.pid == each.pid for each in entries)), None)
-        engine = engines.of_cgroup(first.cgroup)
         if state:
-            # Stockade's own record knows better which process is the container's first.
+            # The record knows better which process is the container's first.
             entries.sort(key=lambda each: (each.pid != state.pid, each.order))
-            return Group(
-                f"container:{state.name}", state.name, "container", tuple(entries), Engine("stockade", state.id), state
-            )
-        if engine:
-            return Group(f"container:{engine.id[:12]}", engine.id[:12], "container", tuple(entries), engine)
-        return Group(f"pid:{first.pid}", f"pid {first.pid}", "container", tuple(entries))
+        engine, name = self._named(entries[0], state)
+        if name:
+            return Group(f"container:{name}", name, "container", tuple(entries), engine, state)
+        first = entries[0].pid
+        return Group(f"pid:{first}", f"pid {first}", "container", tuple(entries), engine, state)
+
+    def _named(self, first: Entry, state: own.State | None) -> tuple[Engine | None, str]:
+        """Give the engine and the container's name: the engine's cgroup says more than the record of its runtime."""
+        engine = engines.of_cgroup(first.cgroup)
+        if state and (engine is None or state.engine == "stockade"):
+            return Engine(state.engine, state.id), state.name
+        return engine, (own.name_of(engine.name, engine.id) or engine.id[:12]) if engine else ""
 
     def process(self, pid: int) -> Group:
         """Give a process with the others of its container. Raises StockadeError when there is none."""
@@ -137,8 +141,7 @@ class Finder:
             others = [each for each in self._like(place, engine) if each.pid != pid]
         kind = "container" if place or engine else "process"
         state = next((state for state in self.states if state.pid == pid), None)
-        if state:
-            engine = Engine("stockade", state.id)
+        engine, _ = self._named(entry, state)
         ordered = sorted(others, key=lambda each: each.order)
         return Group(f"pid:{pid}", f"pid {pid}", kind, (entry, *ordered), engine, state)
 
@@ -174,10 +177,9 @@ class Finder:
             if group.state == state:
                 return group
         if state.pid in self.snapshot.entries:
-            group = self.process(state.pid)
-            return Group(
-                f"container:{state.name}", state.name, "container", group.entries, Engine("stockade", state.id), state
-            )
+            entries = self.process(state.pid).entries
+            engine = Engine(state.engine, state.id)
+            return Group(f"container:{state.name}", state.name, "container", entries, engine, state)
         raise StockadeError(
             f"container {state.name} does not run", hint="only running ones can be audited", exit_code=NOTHING
         )

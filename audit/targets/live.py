@@ -13,7 +13,8 @@ from stockade.audit.probe import Prober
 from stockade.audit.targets import host as hosts
 from stockade.audit.targets import own, snapshot
 from stockade.audit.targets.discovery import Finder, Group, own_pid
-from stockade.audit.targets.process import Cache, Collector, Options
+from stockade.audit.targets.process import Collector
+from stockade.audit.targets.shared import Cache, Options
 from stockade.errors import StockadeError, UsageError
 from stockade.sandbox.linux import cgroups, idmap
 

@@ -1,15 +1,16 @@
-"""Stockade's own containers, from /run/stockade/ID/state.json and the same in each user's own directory.
+"""Containers that left a state on disk: Stockade's own, and those of runc and crun, which other engines start.
 
-The auditor knows them as it knows any other engine's: the state gives a name, an engine and what was declared;
-everything that decides comes from the kernel. What lies in a user's directory is that user's word, and is believed
-for that user's processes only.
+Stockade's lie in /run/stockade/ID/state.json and the same in each user's own directory. The auditor knows them as
+it knows any other engine's: the state gives a name, an engine and what was declared; everything that decides comes
+from the kernel. What lies in a user's directory is that user's word, and is believed for that user's processes
+only.
 """
 
 import json
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +32,8 @@ class State:
     pid: int
     path: str
     data: dict[str, Any] = field(compare=False, repr=False)
+    engine: str = "stockade"
+    bundle: str = ""
 
     @property
     def mode(self) -> str:
@@ -68,12 +71,46 @@ def states() -> tuple[State, ...]:
     """Read every state whose process runs. A directory or file that isn't its owner's, or no state, is passed over."""
     found: dict[str, State] = {}
     for directory, uid in directories():
-        for state in _read(directory, uid):
+        for state in _read(directory, uid, "state.json", _checked):
+            found.setdefault(state.path, state)
+    for directory, file, check in _RUNTIMES:
+        for state in _read(directory, 0, file, check):
             found.setdefault(state.path, state)
     return tuple(found.values())
 
 
-def _read(directory: str, uid: int) -> Iterator[State]:
+def name_of(engine: str, identity: str) -> str | None:
+    """Give the name that Docker or Podman keep for a container of root's."""
+    if engine == "docker":
+        data = load(f"/var/lib/docker/containers/{identity}/config.v2.json", 0) or {}
+        name = data.get("Name")
+    else:
+        data = load(f"/var/lib/containers/storage/overlay-containers/{identity}/userdata/config.json", 0) or {}
+        annotations = data.get("annotations")
+        name = annotations.get("io.podman.annotations.name") if isinstance(annotations, dict) else None
+    plain = name.lstrip("/") if isinstance(name, str) else ""
+    return plain if _NAME.fullmatch(plain) else None
+
+
+def bundle_of(engine: str, identity: str, state: State | None) -> str | None:
+    """Give the path of a container's config.json, None where none is known."""
+    bundles = [state.bundle] if state and state.bundle else []
+    bundles += [pattern.format(id=identity) for pattern in _BUNDLES.get(engine, ())]
+    return next((f"{bundle}/config.json" for bundle in bundles if os.path.isfile(f"{bundle}/config.json")), None)
+
+
+_TASKS = "/run/containerd/io.containerd.runtime.v2.task"
+_BUNDLES = {
+    "docker": (f"{_TASKS}/moby/{{id}}", "/run/docker/containerd/daemon/io.containerd.runtime.v2.task/moby/{id}"),
+    "containerd": (f"{_TASKS}/k8s.io/{{id}}", f"{_TASKS}/default/{{id}}"),
+    "kubernetes": (f"{_TASKS}/k8s.io/{{id}}",),
+    "podman": ("/var/lib/containers/storage/overlay-containers/{id}/userdata",),
+    "cri-o": ("/run/containers/storage/overlay-containers/{id}/userdata",),
+}
+_Check = Callable[[dict[str, Any], str, str, int], "State | None"]
+
+
+def _read(directory: str, uid: int, file: str, check: _Check) -> Iterator[State]:
     try:
         top = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
@@ -82,15 +119,16 @@ def _read(directory: str, uid: int) -> Iterator[State]:
         if os.fstat(top).st_uid != uid:
             return
         for identity in sorted(os.listdir(top)):
-            data = _state(top, f"{identity}/state.json", uid) if identity != "names" else None
-            state = _checked(data, f"{directory}/{identity}/state.json", identity, uid) if data else None
+            data = load(f"{identity}/{file}", uid, top) if identity != "names" else None
+            state = check(data, f"{directory}/{identity}/{file}", identity, uid) if data else None
             if state:
                 yield state
     finally:
         os.close(top)
 
 
-def _state(top: int, path: str, uid: int) -> dict[str, Any] | None:
+def load(path: str, uid: int, top: int | None = None) -> dict[str, Any] | None:
+    """Read a JSON object from a file of this owner's, None where there is none: no link, no FIFO, nothing huge."""
     try:
         # O_NONBLOCK: a FIFO there must not hang the auditor, who may be root in a user's directory
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=top)
@@ -109,19 +147,48 @@ def _state(top: int, path: str, uid: int) -> dict[str, Any] | None:
 
 
 def _checked(data: dict[str, Any], path: str, identity: str, uid: int) -> State | None:
-    pid, name = data.get("pid"), data.get("name") or identity[:12]
-    start = next((data[key] for key in ("startTime", "start") if isinstance(data.get(key), int)), None)
-    if not isinstance(pid, int) or pid <= 1 or not isinstance(name, str) or not _NAME.fullmatch(name):
+    pid, name, bundle = data.get("pid"), data.get("name") or identity[:12], data.get("bundle")
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or not _runs(pid, data.get("startTime"), uid):
         return None
+    return State(identity, name, int(str(pid)), path, data, bundle=bundle if isinstance(bundle, str) else "")
+
+
+def _runc(data: dict[str, Any], path: str, identity: str, uid: int) -> State | None:
+    pid, config = data.get("init_process_pid"), data.get("config")
+    if not _NAME.fullmatch(identity) or not _runs(pid, data.get("init_process_start"), uid):
+        return None
+    labels = config.get("labels") if isinstance(config, dict) else None
+    bundles = [label[7:] for label in labels or () if isinstance(label, str) and label.startswith("bundle=")]
+    return State(identity, identity, int(str(pid)), path, data, "runc", bundles[0] if bundles else "")
+
+
+def _crun(data: dict[str, Any], path: str, identity: str, uid: int) -> State | None:
+    pid, bundle = data.get("pid"), data.get("bundle")
+    if not _NAME.fullmatch(identity) or not _runs(pid, data.get("process-start-time"), uid):
+        return None
+    return State(identity, identity, int(str(pid)), path, data, "crun", bundle if isinstance(bundle, str) else "")
+
+
+def _runs(pid: object, start: object, uid: int) -> bool:
+    """Say whether a process is the one that was meant, and its owner's."""
+    if not isinstance(pid, int) or pid <= 1:
+        return False
     try:
-        if start is not None and process.start_time(pid) != start:
-            return None  # another process has the number now
-        if uid != 0 and not _belongs(pid, uid):
-            return None
+        if isinstance(start, int) and start > 0 and process.start_time(pid) != start:
+            return False  # another process has the number now
         os.stat(f"/proc/{pid}")
+        return uid == 0 or _belongs(pid, uid)
     except OSError:
-        return None
-    return State(identity, name, pid, path, data)
+        return False
+
+
+_RUNTIMES: tuple[tuple[str, str, _Check], ...] = (
+    ("/run/runc", "state.json", _runc),
+    ("/run/docker/runtime-runc/moby", "state.json", _runc),
+    ("/run/containerd/runc/k8s.io", "state.json", _runc),
+    ("/run/containerd/runc/default", "state.json", _runc),
+    ("/run/crun", "status", _crun),
+)
 
 
 def _belongs(pid: int, uid: int) -> bool:

@@ -6,39 +6,21 @@ ProcessLookupError.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 from stockade.audit import facts, probe, seccomp_facts
 from stockade.audit.facts import Fact, Gap, Target, Where
-from stockade.audit.targets import controls, descriptors, engines, identity, mounts, resources
+from stockade.audit.targets import controls, declared, descriptors, engines, identity, mounts, own, resources
 from stockade.audit.targets.discovery import Group
 from stockade.audit.targets.host import HostView
+from stockade.audit.targets.shared import Cache, Options
 from stockade.audit.targets.snapshot import Entry, inodes_of
 from stockade.sandbox.linux import mountinfo, namespaces, process, procfs, ptrace, statx
 from stockade.sandbox.linux.process import Status
 
 _MODES: tuple[Literal["disabled", "strict", "filter"], ...] = ("disabled", "strict", "filter")
 _NEEDS_ROOT = "needs ptrace access to the process: run the audit as root or as the same user"
-
-
-@dataclass
-class Cache:
-    """What several targets of one audit share: owners of namespaces, limits by cgroup, answers of probes."""
-
-    owners: dict[tuple[str, int], bool | None] = field(default_factory=dict)
-    limits: dict[str, Any] = field(default_factory=dict)
-    policies: dict[str, Any] = field(default_factory=dict)
-    answers: dict[object, probe.Answer | str] = field(default_factory=dict)
-    host_cgroups: frozenset[tuple[str, str]] | None = None
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the caller permits: `seccomp_filters` stops each target for a fraction of a millisecond."""
-
-    seccomp_filters: bool = False
-    probe: bool = True
 
 
 class Collector:
@@ -83,6 +65,7 @@ class Collector:
         self._finish_probe(inodes)
         self.facts.append(self.host.fact)
         self._runtime(status)
+        self._declared()
         return self._target()
 
     def close(self) -> None:
@@ -414,6 +397,16 @@ class Collector:
             self._gap(answer.errors["devices"], facts.DeviceNode)
         else:
             self.complete.add(facts.DeviceNode)
+
+    def _declared(self) -> None:
+        engine, state = self.group.engine, self.group.state
+        path = own.bundle_of(engine.name, engine.id, state) if engine else None
+        spec = own.load(path, 0) if path and (state is None or state.path.startswith("/run/")) else None
+        if path is None or spec is None:
+            self._gap("no configuration is known that it was started from", facts.Declared, applicable=False)
+            return
+        self.facts = list(declared.compare(spec, path, self.facts, self.view))
+        self.complete.add(facts.Declared)
 
     def _runtime(self, status: Status) -> None:
         engine = self.group.engine.name if self.group.engine else None
