@@ -51,8 +51,9 @@ def test_a_namespace_of_two_targets_names_the_other_and_the_hosts_names_nobody()
 def test_the_owner_of_a_sysctl_is_the_namespace_that_its_handler_takes() -> None:
     owners = {
         "net/ipv4/ip_forward": "net", "kernel/shmmax": "ipc", "kernel/msgmnb": "ipc", "kernel/sem": "ipc",
-        "fs/mqueue/msg_max": "ipc", "user/max_user_namespaces": "user", "kernel/hostname": "uts", "kernel/pid_max": "pid",
-        "kernel/core_pattern": None, "kernel/sched_rt_period_us": None, "vm/panic_on_oom": None, "fs/suid_dumpable": None,
+        "fs/mqueue/msg_max": "ipc", "user/max_user_namespaces": "user", "kernel/hostname": "uts",
+        "kernel/pid_max": "pid", "kernel/core_pattern": None, "kernel/sched_rt_period_us": None,
+        "vm/panic_on_oom": None, "fs/suid_dumpable": None,
     }  # fmt: skip
     assert {name: owner_of(f"/proc/sys/{name}") for name in owners} == owners
     assert owner_of("/sys/kernel/uevent_helper") is None

@@ -26,7 +26,7 @@ from stockade.sandbox.linux.seccomp import RET_ALLOW, RET_ERRNO
 from stockade.sandbox.linux.syscalls import I386, X86_64, numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
 
     from stockade.audit.facts import Target
@@ -38,7 +38,7 @@ _SPACES = calls.CLONE_NEWUSER | calls.CLONE_NEWNS | calls.CLONE_NEWNET | calls.C
 
 
 @contextmanager
-def running(setup: Callable[[], object]) -> Iterator[int]:
+def running(setup: Callable[[], object]) -> Generator[int]:
     """Fork a process that does `setup` and sleeps; give its pid once it is ready."""
     reader, writer = os.pipe()
     parent = os.getpid()
