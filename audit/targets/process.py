@@ -93,7 +93,8 @@ class Collector:
             id=group.id,
             name=group.name,
             kind=group.kind,
-            facts=tuple(self.facts),
+            # Kinds of one fact first: whoever looks for one of them need not pass hundreds of files and devices.
+            facts=tuple(sorted(self.facts, key=lambda fact: fact.many)),
             gaps=tuple(self.gaps),
             complete=frozenset(self.complete),
             pids=tuple([entry.pid for entry in group.entries]),
