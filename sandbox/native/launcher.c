@@ -216,50 +216,50 @@ static int open_inside(int root, const char *path, uint64_t flags, uint64_t mode
     return fd;
 }
 
-/* Make `path` under `root` where it is missing, one component at a time, each opened in the root; give it as O_PATH. */
-static int ensure(int root, const char *path, int directory, mode_t mode) {
+/* A name in a directory, which is no link. What was made a moment ago may have been replaced by one. */
+static int open_entry(int directory, const char *name) {
+    struct open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS};
+    return (int)syscall(SYS_openat2, directory, name, &how, sizeof how);
+}
+
+/* `path` is cut where it is split and must be writable. The usual case, all there or only the last name missing, is quick. */
+static int ensure_entry(int root, char *path, int directory, mode_t mode) {
     int fd = open_inside(root, path, O_PATH, 0);
     if (fd >= 0 || errno != ENOENT)
         return fd;
+    size_t n = strlen(path);
+    while (n && path[n - 1] == '/')
+        path[--n] = 0;
+    char *name = path + n;
+    while (name > path && name[-1] != '/')
+        name--;
+    int parent = root;
+    if (name - path > 1) { /* more than the leading slash stands before it */
+        name[-1] = 0;
+        parent = ensure_entry(root, path, 1, 0755);
+        if (parent < 0)
+            return -1;
+    }
+    int made = directory ? mkdirat(parent, name, mode) : mknodat(parent, name, S_IFREG | mode, 0);
+    if (made == 0 || errno == EEXIST) {
+        fd = open_entry(parent, name);
+        if (fd < 0 && errno == ELOOP)
+            errno = ENOENT; /* a dangling link on the way: refuse, don't guess */
+    }
+    int error = errno;
+    if (parent != root)
+        close(parent);
+    return errno = error, fd;
+}
+
+/* Make `path` under `root` where it is missing, with the directories before it, each opened in the root; give it as O_PATH. */
+static int ensure(int root, const char *path, int directory, mode_t mode) {
     char part[4096];
     size_t n = strlen(path);
     if (n >= sizeof part)
         return errno = ENAMETOOLONG, -1;
-    int parent = open_inside(root, ".", O_PATH | O_DIRECTORY, 0);
-    if (parent < 0)
-        return -1;
-    for (size_t from = 0; from < n;) {
-        size_t to = from;
-        while (to < n && path[to] != '/')
-            to++;
-        if (to == from) {
-            from++;
-            continue;
-        }
-        memcpy(part, path, to);
-        part[to] = 0;
-        int last = 1;
-        for (size_t i = to; i < n; i++)
-            if (path[i] != '/')
-                last = 0;
-        int next = open_inside(root, part, O_PATH, 0);
-        if (next < 0 && errno == ENOENT) {
-            const char *name = part + from;
-            int made = last && !directory ? mknodat(parent, name, S_IFREG | mode, 0) : mkdirat(parent, name, last ? mode : 0755);
-            if (made < 0 && errno != EEXIST)
-                return close(parent), -1;
-            next = open_inside(root, part, O_PATH, 0);
-        }
-        if (next < 0) {
-            int error = errno; /* a dangling link on the way: refuse, don't guess */
-            close(parent);
-            return errno = error, -1;
-        }
-        close(parent);
-        parent = next;
-        from = to;
-    }
-    return parent;
+    memcpy(part, path, n + 1);
+    return ensure_entry(root, part, directory, mode);
 }
 
 /* ---- steps ------------------------------------------------------------------------------------------------------- */
@@ -467,11 +467,13 @@ static void step_make_node(void) {
     uid_t uid = (uid_t)number();
     gid_t gid = (gid_t)number();
     if (S_ISDIR(mode))
-        check(mkdirat(directory, name, mode & 07777));
+        check(mkdirat(directory, name, mode & 07777)); /* the umask is 0 until the step UMASK */
     else
         check(mknodat(directory, name, mode, makedev(major_number, minor_number)));
-    check(fchownat(directory, name, uid, gid, AT_SYMLINK_NOFOLLOW));
-    check(fchmodat(directory, name, mode & 07777, 0)); /* the name is in our own tmpfs; the umask does not count */
+    if (uid != geteuid() || gid != getegid()) {
+        check(fchownat(directory, name, uid, gid, AT_SYMLINK_NOFOLLOW));
+        check(fchmodat(directory, name, mode & 07777, 0)); /* chown(2) takes set-id bits; the name is in our own tmpfs */
+    }
 }
 
 /* Where mknod is refused, in a user namespace, a device is the host's own node, bound: only if it is the device meant. */
@@ -480,18 +482,16 @@ static void step_bind_node(void) {
     const char *name = text(), *source = text();
     mode_t type = (mode_t)number();
     unsigned major_number = (unsigned)number(), minor_number = (unsigned)number();
-    int node = check(open(source, O_PATH | O_NOFOLLOW | O_CLOEXEC));
+    int tree = check(syscall(SYS_open_tree, AT_FDCWD, source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_SYMLINK_NOFOLLOW));
     struct stat s;
-    check(fstat(node, &s));
+    check(fstat(tree, &s));
     if ((s.st_mode & S_IFMT) != type || s.st_rdev != makedev(major_number, minor_number))
         failed_with(ENODEV);
-    int tree = check(syscall(SYS_open_tree, node, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH));
     check(mknodat(directory, name, S_IFREG | 0600, 0));
-    int target = check(open_inside(directory, name, O_PATH | O_NOFOLLOW, 0));
+    int target = check(open_entry(directory, name));
     attach(tree, target);
     close(target);
     close(tree);
-    close(node);
 }
 
 static void step_make_link(void) {
@@ -500,18 +500,36 @@ static void step_make_link(void) {
     check(symlinkat(text(), directory, name));
 }
 
-static int empty_directory(unsigned attributes) {
+enum { COVER = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC };
+
+static int copy_mount(int mount) {
+    return check(syscall(SYS_open_tree, mount, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH));
+}
+
+static int empty_directory(void) {
     int fs = check(syscall(SYS_fsopen, "tmpfs", FSOPEN_CLOEXEC));
     check(syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, "nr_inodes", "1", 0));
     check(syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, "mode", "0555", 0));
     check(syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0));
-    int mount = check(syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, attributes));
+    int mount = check(syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, COVER | MOUNT_ATTR_NODEV));
     close(fs);
     return mount;
 }
 
-/* Cover a file with a null device, a directory with an empty read-only tmpfs. What this kernel lacks needs no cover. */
+static int null_device(int null) {
+    struct stat s;
+    int mount = copy_mount(null);
+    check(fstat(mount, &s)); /* CVE-2025-31133: the cover itself must be the null device */
+    if (!S_ISCHR(s.st_mode) || s.st_rdev != makedev(1, 3))
+        failed_with(ENODEV);
+    set_attributes(mount, COVER, 0, 0, 0);
+    return mount;
+}
+
+/* Cover a file with a null device, a directory with an empty read-only tmpfs. What this kernel lacks needs no cover. The
+ * second cover of a kind is a copy of the first where that is attached: a third of the price of a tmpfs. */
 static void step_mask(void) {
+    static int first[2] = {-1, -1};
     int root = descriptor(), null = descriptor();
     const char *path = text();
     int target = open_inside(root, path, O_PATH, 0);
@@ -520,21 +538,15 @@ static void step_mask(void) {
             return;
         failed();
     }
-    struct stat s, n;
+    struct stat s;
     check(fstat(target, &s));
-    check(fstat(null, &n)); /* CVE-2025-31133: the cover itself must be the null device */
-    if (!S_ISCHR(n.st_mode) || n.st_rdev != makedev(1, 3))
-        failed_with(ENODEV);
-    unsigned flags = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC;
-    int cover;
-    if (S_ISDIR(s.st_mode))
-        cover = empty_directory(flags | MOUNT_ATTR_NODEV);
-    else {
-        cover = check(syscall(SYS_open_tree, null, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH));
-        set_attributes(cover, flags, 0, 0, 0);
-    }
+    int directory = S_ISDIR(s.st_mode), *made = &first[directory];
+    int cover = *made >= 0 ? copy_mount(*made) : directory ? empty_directory() : null_device(null);
     attach(cover, target);
-    close(cover);
+    if (*made < 0)
+        *made = cover;
+    else
+        close(cover);
     close(target);
 }
 
@@ -576,7 +588,6 @@ static void step_write_file(void) {
     const char *data = bytes(&n);
     int fd = check(open_inside(directory, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode & 07777));
     write_all(fd, data, n);
-    check(fchmod(fd, mode));
     close(fd);
 }
 
