@@ -15,9 +15,10 @@ from typing import Literal
 
 from stockade.audit import facts
 from stockade.audit.facts import Where
-from stockade.sandbox.linux import cgroups, mountinfo, namespaces, procfs, sock_diag, statx
+from stockade.sandbox.linux import calls, cgroups, mountinfo, namespaces, procfs, sock_diag, statx
 from stockade.sandbox.linux.calls_base import syscall
-from stockade.sandbox.linux.mountinfo import Mount
+from stockade.sandbox.linux.mountinfo import Mount, covering
+from stockade.sandbox.linux.statx import AT_FDCWD
 
 #: file name of an engine's socket → the engine; systemd's private socket and the system bus start units as root
 SOCKETS = {
@@ -35,6 +36,7 @@ _PLACES = (
     "/run/k3s/containerd/containerd.sock", "/run/buildkit/buildkitd.sock", "/run/cri-dockerd.sock",
     "/run/dockershim.sock", "/run/snap.docker/docker.sock", "/run/systemd/private", "/run/dbus/system_bus_socket",
 )  # fmt: skip
+_REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "afs", "autofs", "virtiofs"})
 _LSM_LIST_MODULES = 461
 # include/uapi/linux/lsm.h
 _LSMS = (
@@ -128,7 +130,7 @@ class HostView:
         for path in (*_PLACES, *(path for _, path in _unix())):
             engine = SOCKETS.get(posixpath.basename(path)) or ("systemd" if path == "/run/systemd/private" else None)
             real = "/run" + path[8:] if path.startswith("/var/run/") else path
-            if engine and is_socket(real):
+            if engine and not self.remote(real) and stat.S_ISSOCK(mode_of(real) or 0):
                 found[real] = engine
         return tuple(found.items())
 
@@ -187,14 +189,17 @@ class HostView:
         return known[path]
 
     def is_directory(self, path: str) -> bool | None:
-        """Say whether a path of the host is a directory, never waiting for a remote file system; None if unknown."""
+        """Say whether a path of the host, as mountinfo names it, is a directory; None if that can't be told safely."""
         known = self._directories
         if path not in known:
-            try:
-                known[path] = stat.S_ISDIR(statx.of(path, follow=False).mode)
-            except (OSError, ValueError):
-                known[path] = None
+            mode = None if self.remote(path) else mode_of(path)
+            known[path] = None if mode is None else stat.S_ISDIR(mode)
         return known[path]
+
+    def remote(self, path: str) -> bool:
+        """Say whether a path lies on a file system whose server may never answer, maybe on purpose."""
+        mount = covering(self.mounts, path)
+        return mount is not None and (mount.fstype in _REMOTE or mount.fstype.startswith("fuse"))
 
     @cached_property
     def _directories(self) -> dict[str, bool | None]:
@@ -279,12 +284,19 @@ def _unix() -> list[tuple[int, str]]:
     return [(int(each[6]), each[7]) for each in fields if len(each) == 8 and each[7].startswith("/")]
 
 
-def is_socket(path: str) -> bool:
-    """Say whether there is a socket on the host, without waiting for a remote file system."""
+def mode_of(path: str) -> int | None:
+    """Give the mode of a file of the host, None where there is none. No symbolic link on the way is followed.
+
+    Names in /proc/net/unix are their owners' choice, and a link could lead to a file system that hangs.
+    """
     try:
-        return stat.S_ISSOCK(statx.of(path, follow=False).mode)
+        descriptor = calls.openat2(AT_FDCWD, path, os.O_PATH | os.O_NOFOLLOW, resolve=calls.RESOLVE_NO_SYMLINKS)
     except (OSError, ValueError):
-        return False
+        return None
+    try:
+        return statx.statx(descriptor, "", statx.AT_EMPTY_PATH).mode
+    finally:
+        os.close(descriptor)
 
 
 def _writable(path: str) -> bool:

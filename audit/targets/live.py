@@ -43,7 +43,7 @@ def audit_targets(
     StockadeError for a process or container that doesn't exist.
     """
     host = hosts.probe()
-    finder = Finder(host, snapshot.take(), own.states())
+    finder = Finder(host, snapshot.take(), own.states(host.remote))
     notes = [host.outside_reason] if host.outside_reason else []
     groups: dict[str, Group] = {}
     for argument in arguments or ("all",):

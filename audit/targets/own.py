@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from stockade.sandbox.linux import namespaces, process
+from stockade.sandbox.linux import calls, namespaces, process
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _LARGEST = 1 << 22
@@ -67,10 +67,15 @@ def _numbers(path: str) -> list[int]:
     return [int(name) for name in _names(path) if name.isdigit()]
 
 
-def states() -> tuple[State, ...]:
-    """Read every state whose process runs. A directory or file that isn't its owner's, or no state, is passed over."""
+def states(remote: Callable[[str], bool] = lambda _: False) -> tuple[State, ...]:
+    """Read every state whose process runs. A directory or file that isn't its owner's, or no state, is passed over.
+
+    `remote` says of a path whether its file system may never answer.
+    """
     found: dict[str, State] = {}
     for directory, uid in directories():
+        if remote(directory):
+            continue
         for state in _read(directory, uid, "state.json", _checked):
             found.setdefault(state.path, state)
     for directory, file, check in _RUNTIMES:
@@ -128,10 +133,15 @@ def _read(directory: str, uid: int, file: str, check: _Check) -> Iterator[State]
 
 
 def load(path: str, uid: int, top: int | None = None) -> dict[str, Any] | None:
-    """Read a JSON object from a file of this owner's, None where there is none: no link, no FIFO, nothing huge."""
+    """Read a JSON object from a file of this owner's, None where there is none: no link, no FIFO, nothing huge.
+
+    Below the directory `top` no other file system is entered: a user's may never answer.
+    """
+    # O_NONBLOCK: a FIFO there must not hang the auditor, who may be root in a user's directory
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    limits = calls.RESOLVE_NO_SYMLINKS | calls.RESOLVE_BENEATH | calls.RESOLVE_NO_XDEV
     try:
-        # O_NONBLOCK: a FIFO there must not hang the auditor, who may be root in a user's directory
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=top)
+        descriptor = os.open(path, flags) if top is None else calls.openat2(top, path, flags, resolve=limits)
     except OSError:
         return None
     try:

@@ -195,6 +195,9 @@ class Collector:
                 self.facts.append(seccomp_facts.facts_of(programs, where))
             except ProcessLookupError:
                 raise
+            except PermissionError:
+                reason = "the filter can't be read without root on the host, or by an auditor with a filter of its own"
+                self._gap(reason, facts.SeccompFilter, where=where)
             except (OSError, ValueError) as error:
                 self._gap(f"the filter can't be read: {_words(error)}", facts.SeccompFilter, where=where)
 

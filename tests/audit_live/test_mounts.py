@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from stockade.audit.targets import host as hosts
 from stockade.audit.targets import mounts
 from stockade.audit.targets.host import HostView
 from stockade.sandbox.linux import mountinfo, namespaces
@@ -27,6 +28,28 @@ def view(text: str) -> mounts.View:
 @pytest.fixture
 def host() -> HostView:
     return HostView({**namespaces.INITIAL}, {**namespaces.INITIAL}, mountinfo.parse(HOST))
+
+
+def test_a_file_system_whose_server_may_not_answer_is_not_asked(
+    host: HostView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def answer(path: str) -> int:
+        asked.append(path)
+        return 0o40755
+
+    monkeypatch.setattr(hosts, "mode_of", answer)
+    more = mountinfo.parse("9 5 0:70 / /home/eve/mnt rw - fuse.sshfs eve rw\n10 1 0:71 / /nfs rw - nfs4 server:/ rw\n")
+    view = HostView({}, {}, (*host.mounts, *more))
+
+    assert [view.is_directory(path) for path in ("/etc", "/home/eve/mnt/x", "/nfs", "/home/eve")] == [
+        True,
+        None,
+        None,
+        True,
+    ]
+    assert asked == ["/etc", "/home/eve"]
 
 
 @pytest.mark.parametrize(
