@@ -24,7 +24,7 @@ from typing import Any, Self
 from stockade.sandbox.linux import calls
 
 #: seconds that a probe may take; a usual one takes 3 ms
-TIMEOUT = 2.0
+TIMEOUT = 3.0
 _LONGEST_ANSWER = 1 << 22
 
 
@@ -137,7 +137,7 @@ class Probe:
         while True:
             # After the deadline, too, what is there is taken: the caller may have been busy with another target.
             if not poll.poll(max(0.0, self._deadline - time.monotonic()) * 1000):
-                raise ProbeError(f"the probe did not answer within {TIMEOUT:.0f} seconds: a file system there hangs")
+                raise ProbeError(f"the probe did not answer within {TIMEOUT:.0f} seconds: a file system of its may hang")
             piece = os.read(self._pipe, 1 << 16)
             if not piece:
                 return data

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 #: include/uapi/linux/magic.h: procfs, sysfs, cgroup, cgroup2, binfmt_misc
 MAGIC = frozenset({0x9FA0, 0x62656572, 0x27E0EB, 0x63677270, 0x42494E4D})
 #: seconds after which a child ends itself
-LIFETIME = 3
+LIFETIME = 5
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP = 1, 4, 24
 _PR_SET_SECUREBITS, _PR_SET_NO_NEW_PRIVS = 28, 38
