@@ -41,7 +41,8 @@ class Result(Record):
 
     `exit_code` is the program's own, or -1 where `signal` ended it. `ended_by` is exit, signal, timeout, output-limit,
     out-of-memory or launcher. Times are seconds. `peak_memory` is bytes, of the whole tree where a control group counts
-    it, else of the largest process: `measured_by` says which. `enforced` names for each limit what enforces it,
+    it, else of the largest process: `measured_by` says which (nothing: someone
+    else waited for it). `enforced` names for each limit what enforces it,
     `not_enforced` (with best_effort) why one is not.
     """
 
@@ -64,6 +65,11 @@ class _Launchers:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.current: launch.Launcher | None = None
+        os.register_at_fork(after_in_child=self._forget)
+
+    def _forget(self) -> None:
+        self.lock = threading.Lock()  # another thread may have held it
+        self.current = None
 
     def get(self) -> launch.Launcher:
         current = self.current
@@ -72,6 +78,8 @@ class _Launchers:
         with self.lock:
             current = self.current
             if current is None or current.owner != os.getpid() or not current.alive():
+                if current is not None:
+                    current.reap(os.WNOHANG)  # its socket stays open: other threads still look at it
                 self.current = current = self._start()
         return current
 
@@ -111,10 +119,9 @@ class _Ready:
         self.owner = os.getpid()
 
     def discard(self) -> None:
-        """Kill it, and remove what was made for it."""
-        if self.owner == os.getpid():
-            self.pending.abandon()
-            self.stack.close()
+        """Kill it, and remove what was made for it; in a fork of its owner only close descriptors."""
+        self.pending.abandon()
+        self.stack.close()
 
 
 class Sandbox:
@@ -162,22 +169,19 @@ class Sandbox:
         self._runs += 1
         ready = self._take()
         with ready.stack as stack:
+            stack.callback(ready.pending.abandon)
             streams, collected = self._streams(stack, input.encode() if isinstance(input, str) else input)
             child = self._go(ready, streams, argv, env)
-            stack.callback(os.close, child.pidfd)
-            for _, reader in child.streams:
-                collected[reader] = bytearray()
-                stack.callback(os.close, reader)
+            collected |= {reader: bytearray() for _, reader in child.streams}
             container.close(streams)
             streams.clear()
             running = container.Container(self.prepared, child, ready.cgroup)
-            stack.callback(_reap, running)
             self._refill()
             deadline = None if timeout is None else started + timeout
-            why = self._collect(running, collected, deadline, output_limit)
-            _, status, usage = os.wait4(child.pid, 0)
+            why = self._collect(running, ready.pending.launcher.fileno(), collected, deadline, output_limit)
+            waited = _wait(child)
             wall = time.monotonic() - started
-            return self._result((status, usage), why, collected, wall, ready.cgroup)
+            return self._result(waited, why, collected, wall, ready.cgroup)
 
     def close(self) -> None:
         """End the processes that are kept ready. The Sandbox can still be used."""
@@ -203,18 +207,18 @@ class Sandbox:
                 ready = self._ready.popleft()
             except IndexError:
                 return self._begin()
-            if ready.owner != os.getpid():
-                continue  # of the process that this one was forked from
+            if ready.owner != os.getpid() or not ready.pending.launcher.alive():
+                ready.discard()  # of the process that this one was forked from, or without its guard
+                continue
             try:
                 while not ready.pending.compared:
                     ready.pending.advance()
             except StockadeError:
                 ready.discard()  # something killed it meanwhile
                 continue
-            if launch.readable(ready.pending.fileno()):
-                ready.discard()
-                continue
-            return ready
+            if not launch.readable(ready.pending.fileno()):
+                return ready
+            ready.discard()
 
     def _refill(self) -> None:
         """Ask for the next process while a program runs."""
@@ -245,18 +249,21 @@ class Sandbox:
         if not self.prepared.limited:
             yield None
             return
-        identity = os.urandom(32).hex()
+        owner, identity = os.getpid(), os.urandom(32).hex()
         entry = store.Entry(identity, "", lifecycle.intent(self.prepared, identity))
         try:
             cgroup = container.make_cgroup(self.prepared, identity)
             try:
                 yield cgroup
             finally:
-                if cgroup is not None:
+                if cgroup is not None and os.getpid() == owner:
                     cgroup.kill()
                     cgroup.remove()
+                elif cgroup is not None:
+                    cgroup.close()
         finally:
-            entry.remove()
+            if os.getpid() == owner:
+                entry.remove()
 
     def _streams(self, stack: contextlib.ExitStack, data: bytes) -> tuple[list[int], dict[int, bytearray]]:
         """Give the descriptors for the program, and our ends of its output with a place to collect it."""
@@ -297,11 +304,16 @@ class Sandbox:
         return ready.pending.go(last, b"".join([step.encode() for step in last]), streams)
 
     def _collect(
-        self, running: container.Container, collected: dict[int, bytearray], deadline: float | None, limit: int
+        self,
+        running: container.Container,
+        guard: int,
+        collected: dict[int, bytearray],
+        deadline: float | None,
+        limit: int,
     ) -> str:
         """Read until the first process has ended; say why if that was our doing."""
         why = ""
-        pidfd, guard = running.child.pidfd, _launchers.get().fileno()
+        pidfd = running.child.pidfd
         poll = select.poll()
         for descriptor in (pidfd, guard, *collected):
             poll.register(descriptor, select.POLLIN)
@@ -342,13 +354,15 @@ class Sandbox:
     ) -> Result:
         status, usage = waited
         stats = cgroup.stats() if cgroup is not None else None
-        cpu, peak, measured_by = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, "getrusage"
+        cpu, peak, measured_by = 0.0, 0, "nothing"
+        if usage is not None:
+            cpu, peak, measured_by = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, "getrusage"
         if stats is not None and stats.memory_peak is not None:
             peak, measured_by = stats.memory_peak, "cgroup"
         if stats is not None and stats.cpu_usec is not None:
             cpu = stats.cpu_usec / 1e6
         signaled = os.WIFSIGNALED(status)
-        if not why and stats is not None and stats.oom_kills:
+        if not why and status and stats is not None and stats.oom_kills:
             why = "out-of-memory"
         stdout, stderr = (bytes(data) for data in collected.values())
         return Result(
@@ -366,14 +380,28 @@ class Sandbox:
         )
 
 
-def _reap(running: container.Container) -> None:
-    """Kill and wait for a program whose run was interrupted; one that was waited for is gone already."""
+def _wait(child: launch.Child) -> tuple[int, Any]:
+    """Give wait status and usage of a program that has ended.
+
+    Another part of the process may have waited for all children, or ignores SIGCHLD: the pidfd tells the status then,
+    and nothing the usage.
+    """
     try:
-        if os.waitid(os.P_PIDFD, running.child.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-            running.kill()
-        os.waitid(os.P_PIDFD, running.child.pidfd, os.WEXITED)
+        _, status, usage = os.wait4(child.pid, 0)
     except ChildProcessError:
-        return
+        from stockade.sandbox.linux import pidfd
+
+        try:
+            known = pidfd.exit_status(child.pidfd)
+        except OSError:
+            known = None
+        if known is None:
+            raise StockadeError(
+                "the program has ended, and something else in this process took its exit code",
+                hint="while it runs, neither wait for any child (wait4(-1)) nor ignore SIGCHLD, or use Linux 6.15",
+            ) from None
+        return known, None
+    return status, usage
 
 
 __all__ = ["Result", "Sandbox", "StockadeError"]

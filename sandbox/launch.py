@@ -13,11 +13,10 @@ import os
 import select
 from _struct import Struct
 
-from stockade.errors import CannotExecute, ProgramNotFound, StockadeError
+from stockade.errors import StockadeError
 from stockade.sandbox import verify
 from stockade.sandbox.linux.record import Record
 from stockade.sandbox.plan import MAGIC, header
-from stockade.sandbox.steps import Execute
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,17 +52,18 @@ class Child(Record):
 
 
 class Encoded(Record):
-    """A plan as bytes. `plan` serves errors and the comparison."""
+    """A plan as bytes. `plan` serves errors, `check` the comparison."""
 
     plan: Plan
     parent: bytes
     child: bytes
+    check: verify.Check
 
 
 def encode(plan: Plan) -> Encoded:
     """Turn a plan into bytes once, for any number of launches."""
     parent, child = plan.encode()
-    return Encoded(plan, parent, child)
+    return Encoded(plan, parent, child, verify.Check(plan.expected))
 
 
 def sealed(name: str, data: bytes) -> int:
@@ -172,7 +172,14 @@ class Launcher:
         if self.control in _controls:
             _controls.remove(self.control)
         if self.owner == os.getpid():
-            os.waitpid(self.pid, 0)
+            self.reap()
+
+    def reap(self, options: int = 0) -> None:
+        """Wait for its end; a program that waits for all of its children may have done so already."""
+        try:
+            os.waitpid(self.pid, options)
+        except ChildProcessError:
+            pass
 
 
 def readable(descriptor: int) -> bool:
@@ -188,7 +195,10 @@ def launch(launcher: Launcher, encoded: Encoded, descriptors: Sequence[int]) -> 
     `descriptors` are the plan's inputs in order, and stay the caller's. Raises StockadeError with step, cause and
     remedy; nothing of the child is left then.
     """
-    return begin(launcher, encoded, descriptors).go()
+    pending = begin(launcher, encoded, descriptors)
+    child = pending.go()
+    pending.release()
+    return child
 
 
 def begin(launcher: Launcher, encoded: Encoded, descriptors: Sequence[int]) -> Pending:
@@ -210,17 +220,22 @@ def begin(launcher: Launcher, encoded: Encoded, descriptors: Sequence[int]) -> P
         theirs.close()
         if memfd >= 0:
             os.close(memfd)
-    return Pending(ours, encoded.plan)
+    return Pending(ours, encoded, launcher)
 
 
 class Pending:
-    """A process on its way: what it and the launcher say, up to the execve that closes the socket."""
+    """A process on its way: what it and the launcher say, up to the execve that closes the socket.
 
-    def __init__(self, socket: _socket.socket, plan: Plan) -> None:
+    The process and its descriptors belong to this object until `release`: when it goes, they go.
+    """
+
+    def __init__(self, socket: _socket.socket, encoded: Encoded, launcher: Launcher) -> None:
         self.socket = socket
-        self.plan = plan
+        self.plan, self.check = encoded.plan, encoded.check
+        self.launcher = launcher
+        self.owner = os.getpid()
         self.pid = self.pidfd = self.terminal = -1
-        self.compared = False
+        self.compared = self.ended = False
         self.streams: dict[int, int] = {}
         self.last: tuple[Step, ...] = ()
 
@@ -245,25 +260,47 @@ class Pending:
             self._send(tail, descriptors)
             while self._next():
                 pass
-            verify.after(self.pid, self.plan.expected)
+            self.check.after(self.pid)
         except BaseException:
             self.abandon()
             raise
         self.socket.close()
+        self.ended = True
         return Child(self.pid, self.pidfd, self.terminal, tuple(sorted(self.streams.items())))
 
     def abandon(self) -> None:
-        """Kill it and close what belongs to it."""
-        for descriptor in (self.terminal, *self.streams.values()):
+        """Kill it, wait for its end and close what belongs to it; in a fork of its owner only close."""
+        if self.owner == os.getpid():
+            self._end()
+        self.socket.close()
+        descriptors = (self.pidfd, self.terminal, *self.streams.values())
+        self.release()
+        for descriptor in descriptors:
             if descriptor >= 0:
                 os.close(descriptor)
-        if self.pidfd >= 0:
-            kill(self.pidfd)
-            os.waitid(P_PIDFD, self.pidfd, os.WEXITED)
-            os.close(self.pidfd)
-        self.socket.close()
+
+    def release(self) -> None:
+        """Leave the process and its descriptors to the caller."""
         self.terminal = self.pidfd = -1
         self.streams = {}
+        self.ended = True
+
+    def __del__(self) -> None:
+        """Leave nothing of what nobody has taken, whatever exception came between."""
+        self.abandon()
+
+    def _end(self) -> None:
+        try:
+            while self.pidfd < 0 and not self.ended and self._receive():
+                pass  # it must be known before it can be waited for
+        except OSError:
+            pass
+        if self.pidfd >= 0:
+            kill(self.pidfd)
+            try:
+                os.waitid(P_PIDFD, self.pidfd, os.WEXITED)
+            except ChildProcessError:
+                pass  # waited for already
 
     def _send(self, tail: bytes, descriptors: Sequence[int]) -> None:
         given, memfd = list(descriptors), -1
@@ -286,30 +323,45 @@ class Pending:
             hint="the launcher or the process was killed: see the kernel's log for the out-of-memory killer",
         )
 
-    def _next(self) -> bool:
+    def _receive(self) -> tuple[int, int, int] | None:
+        """Take one message and keep its descriptor: kind, step, errno; None when the other ends are closed."""
+        if self.ended:
+            return None
         data, ancillary, _, _ = self.socket.recvmsg(_answer.size, 64, _socket.MSG_CMSG_CLOEXEC)
         received = -1
         for _level, _type, rights in ancillary:
             (received,) = _descriptor.unpack(rights[: _descriptor.size])
         if not data:
-            return False
+            self.ended = True
+            return None
         kind, step, error, value = _answer.unpack(data)
-        if kind == CLONED:
-            self.pid, self.pidfd = value, received
-            if self.plan.external_maps:
-                write_maps(self.pid, self.plan)
-                self.socket.send(b"g")
-        elif kind == TERMINAL_MASTER:
+        if kind == TERMINAL_MASTER:
             self.terminal = received
         elif kind == STREAM:
             self.streams[value] = received
-        elif kind == PREPARED:
-            verify.before(self.pid, self.plan.expected)
-            self.compared = True
-        else:
-            if received >= 0:
-                self.pid, self.pidfd = value, received
+        elif received >= 0:
+            self.pid, self.pidfd = value, received
+        self.ended = kind == FAILED
+        return kind, step, error
+
+    def _next(self) -> bool:
+        message = self._receive()
+        if message is None:
+            return False
+        kind, step, error = message
+        if kind == FAILED:
+            from stockade.sandbox.remedies import failure
+
             raise failure(self.plan.steps + self.last, step, error)
+        if kind == CLONED and self.plan.external_maps:
+            write_maps(self.pid, self.plan)
+            self.socket.send(b"g")
+        elif kind == PREPARED:
+            try:
+                self.check.before(self.pid)
+            except (FileNotFoundError, ProcessLookupError) as error_:
+                raise self._gone() from error_
+            self.compared = True
         return True
 
 
@@ -364,36 +416,8 @@ def run_tool(path: str, argv: list[str]) -> tuple[int, str]:
     while chunk := os.read(reader, 4096):
         said = (said + chunk)[:4096]
     os.close(reader)
-    _, status = os.waitpid(pid, 0)
+    try:
+        _, status = os.waitpid(pid, 0)
+    except ChildProcessError:  # the program waits for all of its children; the maps are read back anyway
+        status = 0
     return os.waitstatus_to_exitcode(status), said.decode(errors="replace").strip().split("\n")[0]
-
-
-def failure(steps: Sequence[Step], number: int, error: int) -> StockadeError:
-    """Turn the number of a step and an errno into an error with step, cause and remedy."""
-    if number >= len(steps):
-        return StockadeError(f"the launcher stopped at step {number + 1}: {os.strerror(error)}")
-    step = steps[number]
-    if isinstance(step, Execute):
-        return _cannot_execute(step, error)
-    from stockade.sandbox.remedies import remedy
-
-    message = f"step {number + 1} of {len(steps)}, {step}: {os.strerror(error)}"
-    return StockadeError(message, hint=remedy(step, error))
-
-
-def _cannot_execute(step: Execute, error: int) -> StockadeError:
-    program = step.argv[0]
-    if error in {errno.ENOENT, errno.ENOTDIR}:
-        where = "" if "/" in program else " in $PATH"
-        return ProgramNotFound(
-            f"executable file {program!r} not found{where}",
-            hint="look for it in the container's root, and for the interpreter or loader that it names",
-        )
-    return CannotExecute(
-        f"{program!r} can't be executed: {os.strerror(error).lower()}",
-        hint={
-            errno.EACCES: "make the file executable for the container's user, on a mount without noexec",
-            errno.ENOEXEC: "it is neither a program for this machine nor a script that starts with #!",
-            errno.E2BIG: "shorten the arguments or the environment",
-        }.get(error, ""),
-    )

@@ -3,14 +3,47 @@
 from __future__ import annotations
 
 import errno
+import os
 
+from stockade.errors import CannotExecute, ProgramNotFound, StockadeError
 from stockade.sandbox import steps as s
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from stockade.sandbox.steps import Step
 
 NEWUSER = 0x10000000
+
+
+def failure(steps: Sequence[Step], number: int, error: int) -> StockadeError:
+    """Turn the number of a step and an errno into an error with step, cause and remedy."""
+    if number >= len(steps):
+        return StockadeError(f"the launcher stopped at step {number + 1}: {os.strerror(error)}")
+    step = steps[number]
+    if isinstance(step, s.Execute):
+        return _cannot_execute(step, error)
+    message = f"step {number + 1} of {len(steps)}, {step}: {os.strerror(error)}"
+    return StockadeError(message, hint=remedy(step, error))
+
+
+def _cannot_execute(step: s.Execute, error: int) -> StockadeError:
+    program = step.argv[0]
+    if error in {errno.ENOENT, errno.ENOTDIR}:
+        where = "" if "/" in program else " in $PATH"
+        return ProgramNotFound(
+            f"executable file {program!r} not found{where}",
+            hint="look for it in the container's root, and for the interpreter or loader that it names",
+        )
+    return CannotExecute(
+        f"{program!r} can't be executed: {os.strerror(error).lower()}",
+        hint={
+            errno.EACCES: "make the file executable for the container's user, on a mount without noexec",
+            errno.ENOEXEC: "it is neither a program for this machine nor a script that starts with #!",
+            errno.E2BIG: "shorten the arguments or the environment",
+        }.get(error, ""),
+    )
 
 
 def remedy(step: Step, error: int) -> str:

@@ -74,6 +74,20 @@ def dumps(value: object) -> str:
     raise TypeError(f"not JSON: {value!r}")
 
 
+#: locks that this process holds
+_locks: set[int] = set()
+
+
+def _forget() -> None:
+    """Close them in a fork of this process: the lock lasts while a copy is open, and would outlive its holder."""
+    for lock in _locks:
+        os.close(lock)
+    _locks.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
 class Entry:
     """One container's directory, held by its supervisor."""
 
@@ -84,6 +98,7 @@ class Entry:
         self.path = f"{self.root}/{identity}"
         os.mkdir(self.path, 0o700)
         self.lock = os.open(f"{self.path}/lock", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        _locks.add(self.lock)
         fcntl.flock(self.lock, fcntl.LOCK_EX)
         try:
             if name:
@@ -133,12 +148,14 @@ class Entry:
 
     def release(self) -> None:
         """Let go of the lock and leave the directory, for a container that has ended and is kept."""
-        os.close(self.lock)
+        if self.lock in _locks:
+            _locks.remove(self.lock)
+            os.close(self.lock)
 
     def remove(self) -> None:
         """Remove the name and the directory, then let go of the lock."""
         remove(self.root, self.identity, self.name)
-        os.close(self.lock)
+        self.release()
 
 
 def remove(root: str, identity: str, name: str) -> None:
