@@ -343,10 +343,21 @@ class Collector:
             credentials=who.credentials(status.caps, no_new_privs=bool(status.no_new_privs)),
             write=controls.to_write(view.visible),
             read=controls.READ,
+            sweep=self._may_own_sysctls(status, inodes),
             nodes=frozenset(mount.mount_point for mount in view.visible if mount.mount_point.startswith("/dev/")),
             sockets=tuple([socket.path for socket in self._sockets]),
             chroot=(root.dev, root.inode, root.mount) != (mine.dev, mine.inode, mine.mount),
         )
+
+    def _may_own_sysctls(self, status: Status, inodes: dict[str, int]) -> bool:
+        """Say whether a sweep of /proc/sys can find more than what belongs to the target's own namespaces.
+
+        Host root's files open for uid 0 and gid 0 of the host alone, whatever the capabilities (fs/proc/proc_sysctl.c,
+        test_perm); those of the host's network also for CAP_NET_ADMIN in the initial user namespace. The files that are
+        asked by name are tried all the same.
+        """
+        initial = inodes.get("user") == namespaces.INITIAL["user"]
+        return initial or 0 in {*status.uids, *status.gids, *status.groups}
 
     def _finish_probe(self, inodes: dict[str, int]) -> None:
         if self._running is not None:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stockade.audit import facts, probe
+from stockade.audit.targets import controls, live, own
 from stockade.audit.targets import host as hosts
-from stockade.audit.targets import live, own
 from stockade.audit.targets.shared import Options
 from stockade.sandbox.linux import bpf, calls, capabilities, process, ptrace
 from stockade.sandbox.linux.seccomp import RET_ALLOW, RET_ERRNO
@@ -145,14 +145,26 @@ def test_a_root_that_is_mapped_to_an_unprivileged_id_is_refused_core_pattern() -
 
 
 def test_what_opens_of_its_own_namespaces_is_marked_as_its_own() -> None:
-    with running(mapped(100000)) as pid:
+    with running(mapped(0)) as pid:
         found = [
             each for each in audited(pid).all(facts.ControlFile) if each.outcome == "opened" and each.access == "write"
         ]
 
-    assert any(each.path.startswith("/proc/sys/net/") for each in found)
-    assert any(each.path.startswith("/proc/sys/kernel/sem") for each in found)
-    assert [each.path for each in found if not each.own_namespace] == []
+    own = {each.path for each in found if each.own_namespace}
+    assert {"/proc/sys/kernel/sem", "/proc/sys/kernel/shmmax"} <= own
+    assert any(path.startswith("/proc/sys/net/") for path in own)
+    assert own.isdisjoint({CORE, "/proc/sys/vm/panic_on_oom", "/proc/sys/fs/suid_dumpable"})
+
+
+def test_what_the_sweep_leaves_out_would_not_open_either(forked: Callable[..., Any]) -> None:
+    """A root that is mapped to another id opens no file of /proc/sys but those of its own namespaces: all are tried."""
+
+    def inside() -> list[str]:
+        names = [name for name in hosts.probe().sysctls if controls.owner_of(f"/proc/sys/{name}") is None]
+        mapped(100000)()
+        return [name for name in names if os.access(f"/proc/sys/{name}", os.W_OK, effective_ids=True)]
+
+    assert forked(inside) == []
 
 
 def test_uid_0_without_any_capability_still_opens_core_pattern() -> None:
@@ -661,8 +673,6 @@ def test_all_lists_containers_and_neither_plain_processes_nor_private_tmp_servic
 
 
 def test_a_process_that_ends_meanwhile_is_told_and_not_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    from stockade.audit.targets import controls
-
     real = controls.to_write
     with running(lambda: None) as pid:
 
