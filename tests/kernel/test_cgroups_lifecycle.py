@@ -59,6 +59,7 @@ def make() -> Iterator[Callable[..., Cgroup]]:
     for group in made:
         assert cgroups.remove_path(group.paths)
         assert not cgroups.exists(group.paths)
+        group.close()
 
 
 @pytest.fixture

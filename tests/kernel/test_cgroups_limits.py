@@ -98,6 +98,7 @@ def make() -> Iterator[Callable[..., Cgroup]]:
         if paths := group.paths:
             assert cgroups.remove_path(paths)
             assert not cgroups.exists(paths)
+        group.close()
 
 
 def run(code: str, group: Cgroup | None = None) -> tuple[int, list[str]]:
