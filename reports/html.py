@@ -98,7 +98,7 @@ def _context(report: Report) -> dict[str, Any]:
         "names": sorted({target.id for target in report.targets}),
         "audited": len(containers),
         "of_host": sum(sum(target.counts.values()) for target in report.targets if target.kind == "host"),
-        "paths": [_chain(path, ids, places) for path in report.paths],
+        "routes": _routes(report.paths, ids, places),
         "targets": html_targets.build(containers),
         "cards": cards,
         "rules": _rules(report),
@@ -197,27 +197,47 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """An attack path for the page. `folded` are facts between `facts` and `last` that open on a click."""
+    """The chain of one target. `folded` are facts between `facts` and `last` that open on a click.
+
+    `rests_on` are rules with the anchor of their finding on the target; `uncut`: no fact is what the fix takes away.
+    """
 
     id: str
-    path: Path
+    target: str
     facts: tuple[Fact, ...]
     folded: tuple[Fact, ...]
     last: tuple[Fact, ...]
-    broken: bool
+    uncut: str
     rests_on: tuple[tuple[str, str], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Attack paths that differ in target and evidence only, as a card."""
+
+    path: Path
+    chains: tuple[Chain, ...]
+
+
+def _routes(paths: Iterable[Path], ids: _Ids, places: dict[tuple[str, str], str]) -> list[Route]:
+    groups: dict[tuple[object, ...], list[Path]] = {}
+    for path in paths:
+        same = (path.severity, path.id, path.title, path.effect, path.fix, path.proof)
+        groups.setdefault(same, []).append(path)
+    return [Route(group[0], tuple([_chain(path, ids, places) for path in group])) for group in groups.values()]
+
+
 def _chain(path: Path, ids: _Ids, places: dict[tuple[str, str], str]) -> Chain:
-    facts = tuple([Fact(number, line_of(line), line == path.breaks) for number, line in enumerate(path.evidence, 1)])
+    lines = enumerate(path.evidence, 1)
+    facts = tuple([Fact(number, line_of(line), line == path.breaks) for number, line in lines])
     shown = 3 if len(facts) > _CHAIN else len(facts)
     return Chain(
         id=ids.give("path", path.fingerprint),
-        path=path,
+        target=path.target,
         facts=facts[:shown],
         folded=tuple([fact for fact in facts[shown:] if not fact.breaks]),
         last=tuple([fact for fact in facts[shown:] if fact.breaks]),
-        broken=any(fact.breaks for fact in facts),
+        uncut="" if path.breaks in path.evidence else path.breaks,
         rests_on=tuple([(rule, places.get((rule, path.target), "")) for rule in path.rests_on]),
     )
 

@@ -21,6 +21,8 @@ SETS = ("bounding", "effective", "permitted", "inheritable", "ambient")
 BESIDE = 6
 #: of a longer list this many are shown, the others open on a click
 _SHOWN = 12
+#: and at most this many of the others: a file with two hundred sysctls for each of two hundred targets helps nobody
+_MORE = 60
 _KINDS = ("pid", "mnt", "net", "ipc", "uts", "cgroup", "time")
 _RISING: tuple[Tone, ...] = ("unknown", "weak", "risk")
 #: what it means to share a namespace with the host; weak where not named
@@ -176,7 +178,10 @@ def _list(text: str, tone: Tone, items: Sequence[Item]) -> Cell:
         return Cell(text, tone, tuple(items))
     risky = [item for item in items if item.tone == "risk"]
     shown = risky or items[: _SHOWN // 2]
-    return Cell(text, tone, tuple(shown), tuple([item for item in items if item not in shown]))
+    more = [item for item in items if item not in shown]
+    if len(more) > _MORE:
+        more[_MORE:] = [Item(f"and {len(more) - _MORE} others, which the JSON report names")]
+    return Cell(text, tone, tuple(shown), tuple(more))
 
 
 def _unknown(text: str = "not known") -> Cell:

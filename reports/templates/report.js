@@ -7,6 +7,11 @@
   const status = one("status");
   const lower = (element) => element.textContent.toLowerCase();
   const severities = all("[data-tally]").map((output) => output.dataset.tally);
+  const unfold = (inner, outer = null) => {
+    for (let element = inner; element && element !== outer; element = element.parentElement) {
+      if (element.localName === "details") element.open = true;
+    }
+  };
   const many = (number, noun) => `${number || "no"} ${noun}${number === 1 ? "" : "s"}`;
 
   // What can be filtered: an entry knows its words once, so that typing needn't read the document again.
@@ -23,16 +28,15 @@
     return entry;
   };
   for (const card of cards) {
-    const shared = [card.element.querySelector("summary"), ...all(".texts, .refs", card.element)].map(lower).join(" ");
+    const shared = [card.element.querySelector("summary"), ...all(".texts, .refs, .aside", card.element)].map(lower).join(" ");
     for (const item of all("[data-item]", card.element)) {
       const words = `${shared} ${item.dataset.target.toLowerCase()} ${lower(item)}`;
-      card.entries.push(add("finding", item, card.element, [item.dataset.target], words));
+      card.entries.push(add(card.element.dataset.card, item, card.element, [item.dataset.target], words));
     }
   }
-  for (const item of all("[data-item]:not([data-item=finding])")) {
-    const kind = item.dataset.item;
-    const targets = kind === "path" || kind === "target" ? [item.dataset.target] : all(".names bdi", item).map((name) => name.textContent);
-    add(kind, item, item, targets, lower(item));
+  for (const item of all('[data-item]:not([data-item=""])')) {
+    const names = "target" in item.dataset ? [item.dataset.target] : all(".names bdi", item).map((name) => name.textContent);
+    add(item.dataset.item, item, item, names, lower(item));
   }
 
   const asked = () => {
@@ -70,9 +74,11 @@
       }
     }
     for (const card of cards) {
-      const left = card.entries.filter((entry) => entry.visible).length;
-      card.element.hidden = !left;
-      if (card.of) card.of.textContent = left === card.entries.length ? `${left} targets` : `${left} of ${card.entries.length} targets`;
+      const left = card.entries.filter((entry) => entry.visible);
+      card.element.hidden = !left.length;
+      if (card.of) card.of.textContent = `${left.length === card.entries.length ? "" : `${left.length} of `}${card.entries.length} targets`;
+      for (const rest of all(".rest", card.element)) rest.hidden = !left.some((entry) => rest.contains(entry.element));
+      if (left.length === 1 && card.of) unfold(left[0].element, card.element);
     }
     for (const group of all("[data-group]")) {
       const number = grouped[group.dataset.group];
@@ -104,7 +110,7 @@
       form.reset();
       apply();
     }
-    for (let element = goal; element; element = element.parentElement) if (element.localName === "details") element.open = true;
+    unfold(goal);
     goal.scrollIntoView();
   };
   addEventListener("hashchange", reveal);

@@ -7,11 +7,12 @@ opened, nothing needs installing but Debian's chromium.
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import select
 import shutil
-import subprocess
+import signal
 import tempfile
 import time
 from typing import Any, Self
@@ -25,6 +26,22 @@ _FLAGS = (
 _DEADLINE = 30
 
 
+def _start(argv: list[str]) -> tuple[int, int, int]:
+    """Start a browser; give its pid, which is its group too, and the descriptors to write to and to read from."""
+    (theirs_in, ours_out), (ours_in, theirs_out) = os.pipe(), os.pipe()
+    # Out of the way first: one of the two may be 3 or 4 itself.
+    ends = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in (theirs_in, theirs_out)]
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    actions = [
+        (os.POSIX_SPAWN_DUP2, source, to)
+        for source, to in ((null, 0), (null, 1), (null, 2), (ends[0], 3), (ends[1], 4))
+    ]
+    process = os.posix_spawn(argv[0], argv, os.environ, file_actions=actions, setsid=True)
+    for end in (theirs_in, theirs_out, null, *ends):
+        os.close(end)
+    return process, ours_out, ours_in
+
+
 class Page:
     """One tab of a browser of its own, which goes with the `with` block."""
 
@@ -33,43 +50,37 @@ class Page:
         if program is None:
             pytest.fail("there is no chromium: run ./dev setup as root, or install chromium", pytrace=False)
         self._home = tempfile.TemporaryDirectory(prefix="stockade-chromium-", ignore_cleanup_errors=True)
-        theirs_in, self._out = os.pipe()
-        self._in, theirs_out = os.pipe()
-        # dup2 in the shell: descriptors 3 and 4 may be anything here
-        argv = ["sh", "-c", f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}', "sh", program]
-        self._browser = subprocess.Popen(
-            [*argv, *_FLAGS, f"--user-data-dir={self._home.name}"],
-            pass_fds=(theirs_in, theirs_out),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        os.close(theirs_in)
-        os.close(theirs_out)
+        self._process, self._out, self._in = _start([program, *_FLAGS, f"--user-data-dir={self._home.name}"])
         self._buffer = b""
         self._last = 0
         self._session: str | None = None
         self._events: list[dict[str, Any]] = []
 
     def __enter__(self) -> Self:
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            self.call(f"{domain}.enable")
+        try:
+            target = self.call("Target.createTarget", url="about:blank")["targetId"]
+            self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+            for domain in ("Page", "Runtime", "Log", "Network"):
+                self.call(f"{domain}.enable")
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
         try:
             self._session = None
             self.call("Browser.close")
-            self._browser.wait(10)
-        except (OSError, EOFError, TimeoutError, subprocess.TimeoutExpired):
-            os.killpg(self._browser.pid, 9)
+        except (OSError, EOFError, TimeoutError):
+            os.killpg(self._process, signal.SIGKILL)
         finally:
-            self._browser.wait()
             os.close(self._in)
             os.close(self._out)
+            ending = os.pidfd_open(self._process)
+            if not select.select([ending], [], [], 10)[0]:
+                os.killpg(self._process, signal.SIGKILL)
+            os.close(ending)
+            os.waitpid(self._process, 0)
             self._home.cleanup()
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
