@@ -32,7 +32,7 @@ _TEMPLATES = os.path.join(os.path.dirname(__file__), "templates")
 _CHAIN = 7
 #: so many findings may stand open from the beginning
 _OPEN = 12
-_SOURCE = re.compile(r"(?P<source>/[^\s:]*(?::[0-9]+){0,2}): (?P<text>.+)")
+_SOURCE = re.compile(r"(?P<source>(?:/[^\s:]*|[\w.+@/-]+\.[a-z]+)(?::[0-9]+){0,2}): (?P<text>.+)")
 _OPTION = re.compile(r"(?<![\w-])(--[a-z][\w-]*(?:=[\w./:-]*\w)?)")
 _WORD = re.compile(r"[a-z]+(?:'s)?[ ,]")
 _WEB = re.compile(r"https?://[!-~]+\Z")

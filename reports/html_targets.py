@@ -39,12 +39,13 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What one target has: a few words, a note on them, then a list; `more` opens on a click."""
+    """What one target has: a few words, a note on them, then a list; `more` opens on a click and `folded` counts it."""
 
     text: str
     tone: Tone = "plain"
     items: tuple[Item, ...] = ()
     more: tuple[Item, ...] = ()
+    folded: int = 0
     note: str = ""
 
 
@@ -179,9 +180,10 @@ def _list(text: str, tone: Tone, items: Sequence[Item]) -> Cell:
     risky = [item for item in items if item.tone == "risk"]
     shown = risky or items[: _SHOWN // 2]
     more = [item for item in items if item not in shown]
-    if len(more) > _MORE:
-        more[_MORE:] = [Item(f"and {len(more) - _MORE} others, which the JSON report names")]
-    return Cell(text, tone, tuple(shown), tuple(more))
+    folded = len(more)
+    if folded > _MORE:
+        more[_MORE:] = [Item(f"and {folded - _MORE} others, which the JSON report names")]
+    return Cell(text, tone, tuple(shown), tuple(more), folded)
 
 
 def _unknown(text: str = "not known") -> Cell:
@@ -191,6 +193,8 @@ def _unknown(text: str = "not known") -> Cell:
 def _paths(target: TargetSummary) -> Cell:
     if target.paths:
         return Cell(str(target.paths), "risk")
+    if target.unknown:
+        return Cell("none found", "unknown", note="not everything could be checked")
     return Cell("none found", "tight")
 
 

@@ -6,7 +6,7 @@
   const form = one("filters");
   const status = one("status");
   const lower = (element) => element.textContent.toLowerCase();
-  const severities = all("[data-tally]").map((output) => output.dataset.tally);
+  const severities = all("[data-tally]").map((element) => element.dataset.tally);
   const unfold = (inner, outer = null) => {
     for (let element = inner; element && element !== outer; element = element.parentElement) {
       if (element.localName === "details") element.open = true;
@@ -85,7 +85,7 @@
       group.hidden = !number;
       group.querySelector("[data-count]").textContent = many(number, "finding");
     }
-    for (const output of all("[data-tally]")) output.textContent = tally[output.dataset.tally];
+    for (const element of all("[data-tally]")) element.textContent = tally[element.dataset.tally];
     for (const note of all("[data-nothing]")) note.hidden = Boolean(shown[note.dataset.nothing] || !total[note.dataset.nothing]);
     const filtered = Boolean(filter.target || filter.rule || filter.terms.length || filter.severities.size < severities.length);
     form.classList.toggle("filtered", filtered);

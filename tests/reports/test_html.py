@@ -323,8 +323,29 @@ def test_a_name_is_a_capital_only_where_that_changes_no_identifier() -> None:
         assert html.sentence(text) == text
 
 
-def test_severities_are_counted_for_every_word() -> None:
+def test_every_severity_can_be_filtered() -> None:
     found = Document(render(three()))
-    outputs = {attributes["data-tally"]: attributes for attributes in found.all("output")}
 
-    assert list(outputs) == [severity.label for severity in reversed(Severity)]
+    assert found.attributes("data-tally") == [severity.label for severity in reversed(Severity)]
+
+
+def test_nothing_found_is_no_tick_where_not_everything_was_checked() -> None:
+    source = render(three())
+    row = source[source.index("Attack paths</span>") :]
+    row = row[: row.index("</tr>")]
+
+    assert re.findall(r"tone (\w+)", row) == ["risk", "risk", "unknown"]
+    assert "not everything could be checked" in row
+
+
+@pytest.mark.parametrize(
+    ("evidence", "source", "text"),
+    [
+        ("/proc/17/status: host uids 0 0 0 0", "/proc/17/status", "host uids 0 0 0 0"),
+        ("/proc/17/mountinfo:3: /usr is the host's", "/proc/17/mountinfo:3", "/usr is the host's"),
+        ("compose.yml:7:3: privileged: true", "compose.yml:7:3", "privileged: true"),
+        ("CAP_BPF, CAP_SYSLOG: the container looks in", "", "CAP_BPF, CAP_SYSLOG: the container looks in"),
+    ],
+)
+def test_evidence_tells_its_place_from_what_was_read(evidence: str, source: str, text: str) -> None:
+    assert html.line_of(evidence) == (source, text)
