@@ -39,6 +39,11 @@ def _source(value: str) -> str:
 
 
 def _destination(value: str) -> str:
+    depth = 0
+    for part in value.split("/"):
+        depth += {"": 0, ".": 0, "..": -1}.get(part, 1)
+        if depth < 0:
+            raise UsageError(f"{value!r} climbs out of the container's root")
     cleaned = directory(value)
     if cleaned == "/":
         raise UsageError("the destination can't be '/'")
