@@ -12,24 +12,25 @@ from __future__ import annotations
 import collections
 import contextlib
 import os
-import select
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING, Any, Self
 
 from stockade.errors import StockadeError
 from stockade.sandbox import container, launch, lifecycle, steps, store
 from stockade.sandbox import plan as planning
+from stockade.sandbox.collect import Collector
 from stockade.sandbox.linux.record import Record
 from stockade.sandbox.plan_identity import process_of
 from stockade.sandbox.request import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
     from stockade.sandbox.cgroups import Cgroup
+    from stockade.sandbox.steps import Step
 
-CHUNK = 1 << 16
 #: processes that a Sandbox keeps ready; each is some 340 kB of kernel memory
 AHEAD = 2
 #: bytes that a stream may hold before the program is killed
@@ -118,6 +119,14 @@ class _Ready:
         self.stack, self.pending, self.cgroup = stack, pending, cgroup
         self.owner = os.getpid()
 
+    def advanced(self) -> bool:
+        """Take a message of it; tell whether that was the last before it can go, or it has failed."""
+        try:
+            self.pending.advance()
+        except StockadeError:
+            return True  # who takes it finds out
+        return self.pending.compared
+
     def discard(self) -> None:
         """Kill it, and remove what was made for it; in a fork of its owner only close descriptors."""
         self.pending.abandon()
@@ -135,6 +144,7 @@ class Sandbox:
     def __init__(self, *, ahead: int = AHEAD, **options: Any) -> None:
         """Decide everything. Raises StockadeError for what can't be had, before anything runs."""
         self._ready: collections.deque[_Ready] = collections.deque()
+        self._waiting: weakref.WeakSet[_Ready] = weakref.WeakSet()  # these and those that are still looked after
         if "argv" in options:
             raise TypeError("the program is given to run()")
         options.setdefault("host_root", not options.get("rootfs"))
@@ -146,7 +156,17 @@ class Sandbox:
         self._chown = self._owner != os.geteuid() and not self._inside
         self._encoded: launch.Encoded | None = None
         self._options = container.options(self.prepared, None, 6 if self._inside else 0)
-        self._late = self._options.replace(late_streams=True)
+        self._last = self._before_execute()
+        self._last_encoded = b"".join([step.encode() for step in self._last])
+
+    def _before_execute(self) -> tuple[Step, ...]:
+        """Give the last steps but one: they are the same for every program."""
+        slots = [
+            steps.Slot(planning.FIRST_LATE_SLOT + number, name) for number, name in enumerate(("in", "out", "err"))
+        ]
+        stdin, stdout, stderr = slots if not self._inside else (slots[0], steps.NONE, steps.NONE)
+        late = self._options.replace(late_streams=True)
+        return planning.last(self.prepared.spec, late, stdin, stdout, stderr)[:-1]
 
     def run(
         self,
@@ -176,9 +196,10 @@ class Sandbox:
             container.close(streams)
             streams.clear()
             running = container.Container(self.prepared, child, ready.cgroup)
-            self._refill()
             deadline = None if timeout is None else started + timeout
-            why = self._collect(running, ready.pending.launcher.fileno(), collected, deadline, output_limit)
+            collector = Collector(running, ready.pending.launcher.fileno(), collected, output_limit)
+            with self._refilled() as coming:
+                why = collector.wait(deadline, coming)
             waited = _wait(child)
             wall = time.monotonic() - started
             return self._result(waited, why, collected, wall, ready.cgroup)
@@ -207,6 +228,7 @@ class Sandbox:
                 ready = self._ready.popleft()
             except IndexError:
                 return self._begin()
+            self._waiting.discard(ready)
             if ready.owner != os.getpid() or not ready.pending.launcher.alive():
                 ready.discard()  # of the process that this one was forked from, or without its guard
                 continue
@@ -220,10 +242,24 @@ class Sandbox:
                 return ready
             ready.discard()
 
-    def _refill(self) -> None:
-        """Ask for the next process while a program runs."""
-        if self._runs > 1 and len(self._ready) < self.ahead:
-            self._ready.append(self._begin())
+    @contextlib.contextmanager
+    def _refilled(self) -> Generator[dict[int, Callable[[], bool]]]:
+        """Ask for the next processes while a program runs; who looks after the program looks after them, by descriptor.
+
+        Only then may another thread take them.
+        """
+        coming: dict[int, _Ready] = {}
+        try:
+            while self._runs > 1 and len(self._waiting) < self.ahead:
+                ready = self._begin()
+                coming[ready.pending.fileno()] = ready
+                self._waiting.add(ready)
+            yield {descriptor: ready.advanced for descriptor, ready in coming.items()}
+        except BaseException:
+            for ready in coming.values():
+                ready.discard()  # a message of it may be lost
+            raise
+        self._ready.extend(coming.values())
 
     def _begin(self) -> _Ready:
         with contextlib.ExitStack() as stack:
@@ -251,19 +287,17 @@ class Sandbox:
             return
         owner, identity = os.getpid(), os.urandom(32).hex()
         entry = store.Entry(identity, "", lifecycle.intent(self.prepared, identity))
+        cgroup = None
         try:
             cgroup = container.make_cgroup(self.prepared, identity)
             try:
                 yield cgroup
             finally:
-                if cgroup is not None and os.getpid() == owner:
-                    cgroup.kill()
-                    cgroup.remove()
-                elif cgroup is not None:
-                    cgroup.close()
+                if cgroup is not None and os.getpid() != owner:
+                    cgroup.close()  # in a fork of the owner nothing is ours but the descriptors
         finally:
             if os.getpid() == owner:
-                entry.remove()
+                lifecycle.clean(entry, cgroup)
 
     def _streams(self, stack: contextlib.ExitStack, data: bytes) -> tuple[list[int], dict[int, bytearray]]:
         """Give the descriptors for the program, and our ends of its output with a place to collect it."""
@@ -295,58 +329,8 @@ class Sandbox:
         if not argv or any("\0" in word for word in words) or any("=" in name for name in env or ()):
             ready.discard()
             raise StockadeError("a program needs a name, and no argument or variable can hold a NUL byte")
-        process = self.process.replace(args=tuple(argv), env=variables)
-        slots = [
-            steps.Slot(planning.FIRST_LATE_SLOT + number, name) for number, name in enumerate(("in", "out", "err"))
-        ]
-        stdin, stdout, stderr = slots if not self._inside else (slots[0], steps.NONE, steps.NONE)
-        last = planning.last(self.prepared.spec.replace(process=process), self._late, stdin, stdout, stderr)
-        return ready.pending.go(last, b"".join([step.encode() for step in last]), streams)
-
-    def _collect(
-        self,
-        running: container.Container,
-        guard: int,
-        collected: dict[int, bytearray],
-        deadline: float | None,
-        limit: int,
-    ) -> str:
-        """Read until the first process has ended; say why if that was our doing."""
-        why = ""
-        pidfd = running.child.pidfd
-        poll = select.poll()
-        for descriptor in (pidfd, guard, *collected):
-            poll.register(descriptor, select.POLLIN)
-        ended = False
-        while not ended:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000 + 1
-            for descriptor, _ in poll.poll(left):
-                if descriptor == pidfd:
-                    ended = True
-                elif descriptor == guard:
-                    why = why or "launcher"
-                    poll.unregister(guard)
-                    running.kill()
-                elif not self._read(descriptor, collected[descriptor], limit):
-                    poll.unregister(descriptor)
-                    if len(collected[descriptor]) > limit:
-                        why = why or "output-limit"
-                        running.kill()
-            if deadline is not None and not ended and time.monotonic() >= deadline:
-                why, deadline = why or "timeout", None
-                running.kill()
-        if not self.prepared.contained:
-            running.kill()
-        for descriptor, data in collected.items():
-            while len(data) <= limit and self._read(descriptor, data, limit):
-                pass
-        return why
-
-    @staticmethod
-    def _read(descriptor: int, data: bytearray, limit: int) -> bool:
-        chunk = os.read(descriptor, CHUNK)
-        data += chunk
-        return bool(chunk) and len(data) <= limit
+        execute = planning.execute(tuple(argv), variables)
+        return ready.pending.go((*self._last, execute), self._last_encoded + execute.encode(), streams)
 
     @staticmethod
     def _result(

@@ -234,18 +234,18 @@ def last(spec: oci.Spec, options: Options, stdin: Slot, stdout: Slot, stderr: Sl
         found.append(s.Stdio(stdin, stdout, stderr))
     if options.filter_program:
         found.append(s.Seccomp(flags, options.filter_program))
-    found.append(execute(process))
+    found.append(execute(process.args, process.env))
     return tuple(found)
 
 
-def execute(process: oci.Process) -> s.Execute:
+def execute(args: tuple[str, ...], environment: tuple[str, ...]) -> s.Execute:
     """Give the last step: the places where execvp(3) would look, with the container's own PATH."""
-    if not process.args:
+    if not args:
         raise StockadeError("no program was named", hint="give PROGRAM after the options")
-    program = process.args[0]
+    program = args[0]
     if "/" in program:
         places: tuple[str, ...] = (program,)
     else:
-        path = next((value[5:] for value in process.env if value.startswith("PATH=")), DEFAULT_PATH)
+        path = next((value[5:] for value in environment if value.startswith("PATH=")), DEFAULT_PATH)
         places = tuple(f"{directory}/{program}" for directory in path.split(":") if directory)[:255]
-    return s.Execute(places, process.args, process.env)
+    return s.Execute(places, args, environment)

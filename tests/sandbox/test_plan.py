@@ -121,8 +121,8 @@ def test_init_ends_with_the_sets_of_the_program() -> None:
 
 
 def test_a_program_is_looked_for_with_the_containers_own_path() -> None:
-    assert execute(oci.Process("/", ("prog",), ("PATH=/a::/b",))).places == ("/a/prog", "/b/prog")
-    assert execute(oci.Process("/", ("./prog",), ("PATH=/a",))).places == ("./prog",)
+    assert execute(("prog",), ("PATH=/a::/b",)).places == ("/a/prog", "/b/prog")
+    assert execute(("./prog",), ("PATH=/a",)).places == ("./prog",)
 
 
 def test_a_spec_without_a_program_is_refused() -> None:
