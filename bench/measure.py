@@ -1,0 +1,76 @@
+"""Interleaved measurement: all subjects in turn, batch by batch, so that what else the machine does meets all alike."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass
+class Subject:
+    """Something that is measured: `batch(n)` does it n times and gives n durations in seconds."""
+
+    name: str
+    batch: Callable[[int], list[float]]
+    note: str = ""
+    rounds: list[list[float]] = field(default_factory=list)
+
+    @property
+    def times(self) -> list[float]:
+        return sorted(value for batch in self.rounds for value in batch)
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.times)
+
+    @property
+    def minimum(self) -> float:
+        return self.times[0]
+
+    def over(self, other: Subject) -> float:
+        """The median, over the rounds, of the ratio of both medians of a round: both ran within the same moment."""
+        pairs = zip(self.rounds, other.rounds, strict=True)
+        return statistics.median(statistics.median(mine) / statistics.median(its) for mine, its in pairs)
+
+
+def repeat(once: Callable[[], object]) -> Callable[[int], list[float]]:
+    """Make a batch of a function."""
+
+    def batch(count: int) -> list[float]:
+        times = []
+        for _ in range(count):
+            before = time.perf_counter()
+            once()
+            times.append(time.perf_counter() - before)
+        return times
+
+    return batch
+
+
+def interleave(subjects: list[Subject], *, rounds: int, each: int) -> None:
+    """Measure all of them `rounds` times `each`, after one batch that does not count; the order turns with each round."""
+    for subject in subjects:
+        subject.batch(min(each, 5))
+    for number in range(rounds):
+        turn = number % len(subjects)
+        for subject in subjects[turn:] + subjects[:turn]:
+            subject.rounds.append(subject.batch(each))
+
+
+def machine() -> dict[str, object]:
+    """What the figures depend on."""
+    with open("/proc/cpuinfo", encoding="ascii") as file:
+        model = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), "unknown")
+    return {
+        "date": time.strftime("%Y-%m-%d %H:%M %Z"),
+        "kernel": os.uname().release,
+        "cpus": os.cpu_count(),
+        "model": model,
+        "load": [round(value, 1) for value in os.getloadavg()],
+    }
