@@ -66,10 +66,10 @@ class Group:
 
     def close(self) -> None:
         """Close both descriptors; once is enough and twice does no harm."""
-        for fd in (self.procs, self.fd):
-            if fd >= 0:
-                os.close(fd)
+        open_ones = [fd for fd in (self.procs, self.fd) if fd >= 0]
         self.fd = self.procs = -1
+        for fd in open_ones:
+            os.close(fd)
 
 
 class Cgroup:

@@ -204,7 +204,7 @@ def launch(launcher: Launcher, encoded: Encoded, descriptors: Sequence[int]) -> 
 def begin(launcher: Launcher, encoded: Encoded, descriptors: Sequence[int]) -> Pending:
     """Ask the launcher for a process and don't wait for it."""
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
-    memfd = -1
+    pending, memfd = Pending(ours, encoded, launcher), -1
     try:
         with_socket = [theirs.fileno(), *descriptors]
         parent, child = encoded.parent, encoded.child
@@ -214,13 +214,14 @@ def begin(launcher: Launcher, encoded: Encoded, descriptors: Sequence[int]) -> P
         head = header(parent, child, len(encoded.plan.parent), len(descriptors), in_memfd=memfd >= 0)
         launcher.send(head if memfd >= 0 else head + parent + child, with_socket)
     except BaseException:
-        ours.close()
+        theirs.close()  # so that `abandon` sees the end where nothing was sent
+        pending.abandon()
         raise
     finally:
         theirs.close()
         if memfd >= 0:
             os.close(memfd)
-    return Pending(ours, encoded, launcher)
+    return pending
 
 
 class Pending:
@@ -235,7 +236,7 @@ class Pending:
         self.launcher = launcher
         self.owner = os.getpid()
         self.pid = self.pidfd = self.terminal = -1
-        self.compared = self.ended = False
+        self.compared = self.ended = self.released = False
         self.streams: dict[int, int] = {}
         self.last: tuple[Step, ...] = ()
 
@@ -260,13 +261,23 @@ class Pending:
             self._send(tail, descriptors)
             while self._next():
                 pass
-            self.check.after(self.pid)
+            self._compare()
         except BaseException:
             self.abandon()
             raise
         self.socket.close()
         self.ended = True
         return Child(self.pid, self.pidfd, self.terminal, tuple(sorted(self.streams.items())))
+
+    def _compare(self) -> None:
+        try:
+            self.check.after(self.pid)
+        except (FileNotFoundError, ProcessLookupError):
+            pass  # it has ended, and who waits for any child was quicker
+        except StockadeError as error:
+            if readable(self.pidfd):  # killed before its last steps: a zombie has no filter
+                raise self._gone() from error
+            raise
 
     def abandon(self) -> None:
         """Kill it, wait for its end and close what belongs to it; in a fork of its owner only close."""
@@ -283,7 +294,7 @@ class Pending:
         """Leave the process and its descriptors to the caller."""
         self.terminal = self.pidfd = -1
         self.streams = {}
-        self.ended = True
+        self.ended = self.released = True
 
     def __del__(self) -> None:
         """Leave nothing of what nobody has taken, whatever exception came between."""
@@ -291,16 +302,20 @@ class Pending:
 
     def _end(self) -> None:
         try:
-            while self.pidfd < 0 and not self.ended and self._receive():
+            self.socket.shutdown(_socket.SHUT_WR)  # who waits for our word ends, so the other end does get closed
+            while self.pid < 0 and self._receive():
                 pass  # it must be known before it can be waited for
         except OSError:
-            pass
-        if self.pidfd >= 0:
-            kill(self.pidfd)
-            try:
+            pass  # closed already
+        try:
+            if self.pidfd >= 0:
+                kill(self.pidfd)
                 os.waitid(P_PIDFD, self.pidfd, os.WEXITED)
-            except ChildProcessError:
-                pass  # waited for already
+            elif self.pid > 0 and not self.released:
+                os.kill(self.pid, 9)
+                os.waitpid(self.pid, 0)
+        except (ChildProcessError, ProcessLookupError):
+            pass  # waited for already
 
     def _send(self, tail: bytes, descriptors: Sequence[int]) -> None:
         given, memfd = list(descriptors), -1
@@ -327,6 +342,9 @@ class Pending:
         """Take one message and keep its descriptor: kind, step, errno; None when the other ends are closed."""
         if self.ended:
             return None
+        if self.pid < 0:  # looked at first: an interrupt after the next line loses the message, not the child
+            first = self.socket.recv(_answer.size, _socket.MSG_PEEK)
+            self.pid = (_answer.unpack(first)[3] if first else 0) or -1
         data, ancillary, _, _ = self.socket.recvmsg(_answer.size, 64, _socket.MSG_CMSG_CLOEXEC)
         received = -1
         for _level, _type, rights in ancillary:

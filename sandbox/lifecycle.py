@@ -37,15 +37,11 @@ def run(request: Request) -> int:
         cgroup = container.make_cgroup(prepared, identity)
         ending, report = _run(prepared, entry, cgroup, raw)
     except BaseException:
-        _remove_cgroup(cgroup)
-        entry.remove()
+        clean(entry, cgroup)
         raise
-    _remove_cgroup(cgroup)
-    if request.remove:
-        entry.remove()
-    else:
+    if not request.remove:
         entry.write(status="stopped", pid=0, exitCode=ending.code, finished=now())
-        entry.release()
+    clean(entry, cgroup, keep=not request.remove)
     _say(prepared, ending, report)
     return ending.code
 
@@ -145,10 +141,29 @@ def _record(entry: Entry, running: Container) -> None:
     entry.write(**changes)
 
 
-def _remove_cgroup(cgroup: Cgroup | None) -> None:
-    if cgroup is not None:
-        cgroup.kill()
-        cgroup.remove()
+def clean(entry: Entry, cgroup: Cgroup | None, *, keep: bool = False) -> None:
+    """Remove the control groups and then the record, or with `keep` only let go of it.
+
+    By what was recorded where that is not certain to be all: when an exception came while they were made, or comes
+    now. The record stays for `gc` where a group can't be removed.
+    """
+    try:
+        gone = cgroup is not None and cgroup.kill() and cgroup.remove()
+    except BaseException:
+        if cgroup is not None:
+            cgroup.close()
+        _clean_recorded(entry, keep=keep)
+        raise
+    if gone:
+        entry.release() if keep else entry.remove()
+    else:
+        _clean_recorded(entry, keep=keep)
+
+
+def _clean_recorded(entry: Entry, *, keep: bool) -> None:
+    recorded = entry.state.get("cgroups")
+    gone = not isinstance(recorded, list) or not recorded or cgroups.remove_path([str(path) for path in recorded])
+    entry.release() if keep or not gone else entry.remove()
 
 
 def show(prepared: Prepared) -> str:

@@ -88,6 +88,20 @@ def _forget() -> None:
 os.register_at_fork(after_in_child=_forget)
 
 
+def _locked(root: str, how: int) -> int:
+    """Open the directory and lock it: nobody may look at a record that is being made, or take the same name.
+
+    The caller closes it soon.
+    """
+    top = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(top, how)
+    except BaseException:
+        os.close(top)
+        raise
+    return top
+
+
 class Entry:
     """One container's directory, held by its supervisor."""
 
@@ -96,17 +110,21 @@ class Entry:
         self.root = _private(directory())
         self.identity, self.name, self.state = identity, name, state
         self.path = f"{self.root}/{identity}"
-        os.mkdir(self.path, 0o700)
-        self.lock = os.open(f"{self.path}/lock", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        _locks.add(self.lock)
-        fcntl.flock(self.lock, fcntl.LOCK_EX)
+        self.lock = -1
+        top = _locked(self.root, fcntl.LOCK_EX if name else fcntl.LOCK_SH)
         try:
+            os.mkdir(self.path, 0o700)
+            self.lock = os.open(f"{self.path}/lock", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            _locks.add(self.lock)
+            fcntl.flock(self.lock, fcntl.LOCK_EX)
             if name:
                 self._take_name(name)
             self.write()
         except BaseException:
             self.remove()
             raise
+        finally:
+            os.close(top)
 
     def _take_name(self, name: str) -> None:
         link = f"{_private(f'{self.root}/names')}/{name}"
@@ -199,12 +217,16 @@ class Found(Record):
 def entries(root: str) -> Iterator[Found]:
     """Give every container of a directory; `alive` says that its supervisor holds the lock."""
     try:
-        names = sorted(os.listdir(root))
+        top = _locked(root, fcntl.LOCK_EX)
     except FileNotFoundError:
         return
-    for identity in names:
-        if identity != "names" and os.path.isdir(f"{root}/{identity}"):
-            yield Found(root, identity, read(root, identity), held(root, identity))
+    try:
+        names = [name for name in sorted(os.listdir(root)) if name != "names" and os.path.isdir(f"{root}/{name}")]
+        alive = [held(root, identity) for identity in names]
+    finally:
+        os.close(top)
+    for identity, lives in zip(names, alive, strict=True):
+        yield Found(root, identity, read(root, identity), lives)
 
 
 def read(root: str, identity: str) -> dict[str, object]:

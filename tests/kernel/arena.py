@@ -12,6 +12,7 @@ import os
 import pickle
 import signal
 import time
+import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -151,7 +152,7 @@ def _answer(function: Callable[[], Any], writer: int) -> None:
         try:
             answer = pickle.dumps((True, function()))
         except BaseException as error:  # noqa: BLE001 - a failed assert too is told by the parent
-            answer = pickle.dumps((False, AssertionError(f"{type(error).__name__}: {error}")))
+            answer = pickle.dumps((False, AssertionError(f"{error!r}\n{traceback.format_exc()}")))
         with os.fdopen(writer, "wb") as pipe:
             pipe.write(answer)
     finally:
