@@ -39,9 +39,6 @@ class _Facts:
 
     def __init__(self, target: Target) -> None:
         self.target = target
-        self.by_kind: dict[type[Fact], list[Fact]] = {}
-        for fact in target.facts:
-            self.by_kind.setdefault(type(fact), []).append(fact)
         runtime = target.one(facts.Runtime)
         self.sandbox = runtime.sandbox if runtime else None
 
@@ -57,28 +54,32 @@ class _Facts:
                 return DoesNotApply(_OPTIONAL[need.kind])
             if gap and not gap.applicable:
                 return DoesNotApply(gap.reason)
-            if not self.by_kind.get(need.kind):
+            if not self.target.all(need.kind):
                 reason = gap.reason if gap else "the collector did not find out"
                 return CannotTell(f"{need.kind.__name__} is not known: {reason}", gap.where if gap else None)
         return None
 
     def arguments(self, needs: Sequence[Need]) -> Iterator[dict[str, Any]]:
-        """Give the arguments for each run of a rule: one run, or one for each fact of the kind it stands for."""
-        fixed: dict[str, Any] = {}
+        """Give the arguments for each run of a rule: one run, or one for each fact of the kind it stands for.
+
+        It is one dictionary, in which the fact changes from run to run.
+        """
+        arguments: dict[str, Any] = {}
         each: Need | None = None
         for need in needs:
-            found = self.by_kind.get(need.kind, [])
             if need.shape == "each":
                 each = need
             elif need.shape == "all":
-                fixed[need.parameter] = tuple(found) if found or self.target.knows(need.kind) else None
+                found = self.target.all(need.kind)
+                arguments[need.parameter] = found if found or self.target.knows(need.kind) else None
             else:
-                fixed[need.parameter] = found[0] if found else None
+                arguments[need.parameter] = self.target.one(need.kind)
         if each is None:
-            yield fixed
+            yield arguments
             return
-        for fact in self.by_kind.get(each.kind, []):
-            yield {**fixed, each.parameter: fact}
+        for fact in self.target.all(each.kind):
+            arguments[each.parameter] = fact
+            yield arguments
 
     def partial(self, needs: Sequence[Need]) -> CannotTell | None:
         """Say that a kind of many is known in part only, after what is known was judged."""
@@ -136,7 +137,7 @@ def _judge(rule: Rule, known: _Facts) -> Iterator[Outcome]:
         yield missing
         return
     for arguments in known.arguments(rule.needs):
-        yield from rule(**arguments)
+        yield from rule.function(**arguments)
     partial = known.partial(rule.needs)
     if partial:
         yield partial
@@ -171,7 +172,7 @@ def _finding(found: Found, rule: Rule, target: Target) -> Finding:
 
 
 def _place(where: Where | None) -> Any:
-    return replace(where, path=clean(where.path)) if where else None
+    return Where(clean(where.path), where.line, where.column) if where else None
 
 
 def fingerprint(*parts: str) -> str:
@@ -260,7 +261,7 @@ def _with_host(targets: tuple[Target, ...]) -> Iterator[Target]:
     yield from targets
     if any(target.kind == "host" for target in targets):
         return
-    known = next((fact for target in targets for fact in target.facts if isinstance(fact, Host)), None)
+    known = next((fact for target in targets if (fact := target.one(Host))), None)
     if known:
         yield Target("host", "host", "host", (known,))
 

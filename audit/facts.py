@@ -10,7 +10,7 @@ Within a fact, None means that this part is not known.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from stockade.sandbox.linux.idmap import Mapping
 
@@ -423,17 +423,27 @@ class Target:
     pids: tuple[int, ...] = ()
     command: str = ""
     mode: str = ""
+    _by_kind: dict[type[Fact], tuple[Any, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Sort the facts by kind once: rules and reports ask for them two hundred times."""
+        found: dict[type[Fact], list[Fact]] = {}
+        for fact in self.facts:
+            kind = fact.__class__
+            if kind in found:
+                found[kind].append(fact)
+            else:
+                found[kind] = [fact]
+        self._by_kind.update({kind: tuple(each) for kind, each in found.items()})
 
     def all(self, kind: type[F]) -> tuple[F, ...]:
         """Give the facts of one kind, in the collector's order."""
-        return tuple([fact for fact in self.facts if isinstance(fact, kind)])
+        return self._by_kind.get(kind, ())
 
     def one(self, kind: type[F]) -> F | None:
         """Give the first fact of a kind or None where nothing is known."""
-        for fact in self.facts:
-            if isinstance(fact, kind):
-                return fact
-        return None
+        found = self._by_kind.get(kind)
+        return found[0] if found else None
 
     def knows(self, kind: type[Fact]) -> bool:
         """Say whether the kind is known fully: all of many, or the one."""

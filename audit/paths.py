@@ -146,12 +146,12 @@ def kernel_helper(
     """
     opened = [
         file
-        for path in _HELPERS
         for file in files
-        if file.path == path and file.access == "write" and file.outcome == "opened" and not file.own_namespace
+        if file.path in _HELPERS and file.access == "write" and file.outcome == "opened" and not file.own_namespace
     ]
     if not opened:
         return None
+    opened.sort(key=lambda file: _HELPERS.index(file.path))
     root, files_ = _identity_line(identity), [seen(file, f"{file.path} opened for writing") for file in opened]
     # whoever can mount makes a read-only /proc/sys writable again: then only other ids help
     admin = sets is not None and gates.counting(sets, userns) & caps.mask(["SYS_ADMIN"])

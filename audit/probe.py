@@ -137,7 +137,9 @@ class Probe:
         while True:
             # After the deadline, too, what is there is taken: the caller may have been busy with another target.
             if not poll.poll(max(0.0, self._deadline - time.monotonic()) * 1000):
-                raise ProbeError(f"the probe did not answer within {TIMEOUT:.0f} seconds: a file system of its may hang")
+                raise ProbeError(
+                    f"the probe did not answer within {TIMEOUT:.0f} seconds: a file system of its may hang"
+                )
             piece = os.read(self._pipe, 1 << 16)
             if not piece:
                 return data

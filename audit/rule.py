@@ -76,10 +76,13 @@ SHOWN = 12
 
 
 def several(facts: Sequence[Fact], lines: Iterable[str]) -> tuple[str, ...]:
-    """Give the lines of evidence of many facts that make one finding; of a long list only the beginning."""
-    evidence = [seen(fact, line) for fact, line in zip(facts, lines, strict=True)]
-    more = [f"and {len(evidence) - SHOWN} more"] if len(evidence) > SHOWN else []
-    return (*evidence[:SHOWN], *more)
+    """Give the lines of evidence of many facts that make one finding; of a long list only the beginning.
+
+    `lines` has one for each fact; of a generator only those that are shown are made.
+    """
+    evidence = [seen(fact, line) for fact, line in zip(facts[:SHOWN], lines, strict=False)]
+    more = [f"and {len(facts) - SHOWN} more"] if len(facts) > SHOWN else []
+    return (*evidence, *more)
 
 
 Outcome = Found | DoesNotApply | CannotTell

@@ -146,9 +146,9 @@ def _control_files(target: Target) -> tuple[str, ...] | None:
     opened = [
         file.path
         for file in target.all(facts.ControlFile)
-        if (file.access, file.outcome, file.own_namespace) == ("write", "opened", False)
+        if file.outcome == "opened" and file.access == "write" and not file.own_namespace
     ]
-    return tuple(clean(path) for path in dict.fromkeys(opened))
+    return tuple([clean(path) for path in dict.fromkeys(opened)])
 
 
 def _dangerous_calls(target: Target) -> tuple[str, ...] | None:
@@ -162,7 +162,7 @@ def _dangerous_calls(target: Target) -> tuple[str, ...] | None:
 
 def host(judged: Iterable[Evaluation]) -> dict[str, str]:
     """Sum up the machine in rows of text, from the first target that knows it."""
-    known = next((fact for one in judged for fact in one.target.facts if isinstance(fact, facts.Host)), None)
+    known = next((fact for one in judged if (fact := one.target.one(facts.Host))), None)
     if known is None:
         return {}
     rows = {

@@ -85,12 +85,12 @@ def block_device(devices: tuple[DeviceNode, ...], policy: DevicePolicy | None) -
             title = f"{found[0].path} can be opened: a disk of the host"
             if len(found) > 1:
                 title = f"{found[0].path} and {len(found) - 1} more disks of the host can be opened"
-            evidence = several(found, [f"{each.path} is block {each.major}:{each.minor}" for each in found])
+            evidence = several(found, (f"{each.path} is block {each.major}:{each.minor}" for each in found))
             yield Found(title, found[0].where, evidence, None if sure else Severity.HIGH, key=f"{sure}")
 
 
 @rule(Severity.CRITICAL, _DEVICES, "https://man7.org/linux/man-pages/man4/mem.4.html", conditions=("DEV-MEM",))
-def memory_device(device: DeviceNode, policy: DevicePolicy | None) -> Iterator[Outcome]:
+def memory_device(devices: tuple[DeviceNode, ...], policy: DevicePolicy | None) -> Iterator[Outcome]:
     """The machine's memory or I/O ports can be opened.
 
     /dev/mem, /dev/kmem and /dev/port read and write the machine below the kernel; /dev/kmsg shows its log and takes
@@ -119,14 +119,15 @@ def memory_device(device: DeviceNode, policy: DevicePolicy | None) -> Iterator[O
     usable = false
     ```
     """
-    if device.kind != "char" or device.major != 1 or device.minor not in {1, 2, 4, 11}:
-        return
-    opens = reachable(device, policy)
-    if opens is False:
-        return
-    severity = Severity.MEDIUM if device.minor == 11 else Severity.CRITICAL
-    what = "the kernel's log" if device.minor == 11 else "the machine's memory"
-    yield _found(device, what, severity if opens else gates.lower(severity), ("DEV-MEM",))
+    for device in devices:
+        if device.major != 1 or device.kind != "char" or device.minor not in {1, 2, 4, 11}:
+            continue
+        opens = reachable(device, policy)
+        if opens is False:
+            continue
+        severity = Severity.MEDIUM if device.minor == 11 else Severity.CRITICAL
+        what = "the kernel's log" if device.minor == 11 else "the machine's memory"
+        yield _found(device, what, severity if opens else gates.lower(severity), ("DEV-MEM",))
 
 
 @rule(Severity.HIGH, _CGROUP, conditions=("DEV-ALLOWALL",))
@@ -196,7 +197,7 @@ _NAMED = {"userfaultfd": ("DEV-UFFD", "page faults in user space", Severity.LOW)
     _DEVICES,
     conditions=("DEV-KVM", "DEV-TUN", "DEV-FUSE", "DEV-VHOST", "DEV-VFIO", "DEV-GPU", "DEV-INPUT", "DEV-UFFD"),
 )
-def extra_device(device: DeviceNode, policy: DevicePolicy | None) -> Iterator[Outcome]:
+def extra_device(devices: tuple[DeviceNode, ...], policy: DevicePolicy | None) -> Iterator[Outcome]:
     """A device opens more of the kernel than containers have.
 
     Each driver is kernel code that the container can call: hypervisor, tunnels, graphics, input. Some of it has let
@@ -226,11 +227,12 @@ def extra_device(device: DeviceNode, policy: DevicePolicy | None) -> Iterator[Ou
     policy = true
     ```
     """
-    if device.kind != "char" or reachable(device, policy) is False:
-        return
-    known = _NAMED.get(device.path.rpartition("/")[2]) or _MAJORS.get(device.major)
-    if device.major == 10:
-        known = known or _MISC.get(device.minor)
-    if known:
-        condition, what, severity = known
-        yield _found(device, what, severity, (condition,))
+    for device in devices:
+        if device.kind != "char":
+            continue
+        known = _NAMED.get(device.path.rpartition("/")[2]) or _MAJORS.get(device.major)
+        if device.major == 10:
+            known = known or _MISC.get(device.minor)
+        if known and reachable(device, policy) is not False:
+            condition, what, severity = known
+            yield _found(device, what, severity, (condition,))

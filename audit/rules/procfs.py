@@ -23,6 +23,7 @@ _COMMANDS = {
     "/proc/sysrq-trigger": ("PROC-SYSRQ", "one letter reboots or crashes the machine"),
 }
 _DIRECTORIES = {"/sys/kernel/security/": "PROC-SECURITYFS", "/sys/firmware/efi/efivars/": "PROC-EFI"}
+_POLICIES = tuple(_DIRECTORIES)
 _SYSCTLS = {
     "/proc/sys/vm/panic_on_oom": "PROC-PANIC",
     "/proc/sys/kernel/panic": "PROC-PANIC",
@@ -30,6 +31,7 @@ _SYSCTLS = {
     "/proc/sys/kernel/sysrq": "PROC-SYSRQ",
     "/proc/sys/fs/suid_dumpable": "PROC-SUIDDUMP",
 }
+_NAMED = frozenset(_HELPERS.keys() | _COMMANDS.keys())
 _MEMORY = frozenset({"/proc/kcore", "/proc/kmem", "/dev/mem", "/dev/kmem"})
 _INFORMATION = frozenset(
     {
@@ -70,7 +72,7 @@ def _absent(file: ControlFile) -> DoesNotApply:
     "https://man7.org/linux/man-pages/man5/core.5.html",
     conditions=("PROC-CORE", "PROC-MODPROBE", "PROC-HOTPLUG", "PROC-BINFMT"),
 )
-def helper_program(file: ControlFile) -> Iterator[Outcome]:
+def helper_program(files: tuple[ControlFile, ...]) -> Iterator[Outcome]:
     """The container can name a program that the kernel runs on the host.
 
     core_pattern, modprobe and their like hold the path of a helper that the kernel starts as root in the host's own
@@ -97,7 +99,7 @@ def helper_program(file: ControlFile) -> Iterator[Outcome]:
     error = "EACCES"
     ```
     """
-    if file.path in _HELPERS:
+    for file in [file for file in files if file.path in _HELPERS]:
         condition, what = _HELPERS[file.path]
         if file.outcome == "absent":
             yield _absent(file)
@@ -136,12 +138,12 @@ def cgroup_control(files: tuple[ControlFile, ...]) -> Iterator[Outcome]:
     """
     # that one is absent says nothing of the kernel: only the root of a hierarchy has a release_agent
     for name, condition in _CGROUP.items():
-        opened = sorted(
-            (file for file in files if file.path.endswith(f"/{name}") and _writable(file)), key=lambda file: file.path
-        )
+        end = f"/{name}"
+        opened = [file for file in files if file.path.endswith(end) and _writable(file)]
+        opened.sort(key=lambda file: file.path)
         if opened:
             title = f"{opened[0].path} can be written" + (f", and {len(opened) - 1} more" if opened[1:] else "")
-            evidence = several(opened, [f"{file.path} opened for writing as the container" for file in opened])
+            evidence = several(opened, (f"{file.path} opened for writing as the container" for file in opened))
             yield Found(title, opened[0].where, evidence, conditions=(condition,), key=name)
 
 
@@ -150,7 +152,7 @@ def cgroup_control(files: tuple[ControlFile, ...]) -> Iterator[Outcome]:
     "https://docs.kernel.org/admin-guide/sysrq.html",
     conditions=("PROC-SYSRQ", "PROC-POWEROFF", "PROC-SECURITYFS", "PROC-EFI"),
 )
-def kernel_command(file: ControlFile) -> Iterator[Outcome]:
+def kernel_command(files: tuple[ControlFile, ...]) -> Iterator[Outcome]:
     """The container can command the kernel.
 
     sysrq-trigger reboots the machine with one letter; poweroff_cmd names the program that powers it off; securityfs
@@ -173,14 +175,15 @@ def kernel_command(file: ControlFile) -> Iterator[Outcome]:
     error = "EROFS"
     ```
     """
-    condition, what = _COMMANDS.get(file.path, ("", "security policy or firmware is open to it"))
-    for directory, each in _DIRECTORIES.items():
-        if file.path.startswith(directory):
-            condition = each
-    if condition and file.outcome == "absent":
-        yield _absent(file)
-    elif condition and _writable(file):
-        yield Found(f"{file.path} can be written: {what}", file.where, (_opened(file),), conditions=(condition,))
+    for file in [file for file in files if file.path in _COMMANDS or file.path.startswith(_POLICIES)]:
+        condition, what = _COMMANDS.get(file.path, ("", "security policy or firmware is open to it"))
+        for directory, each in _DIRECTORIES.items():
+            if file.path.startswith(directory):
+                condition = each
+        if file.outcome == "absent":
+            yield _absent(file)
+        elif _writable(file):
+            yield Found(f"{file.path} can be written: {what}", file.where, (_opened(file),), conditions=(condition,))
 
 
 @rule(Severity.MEDIUM, _SYSCTL, conditions=("PROC-SYSANY", "PROC-PANIC", "PROC-SUIDDUMP", "PROC-UMH"))
@@ -211,19 +214,20 @@ def global_sysctl(files: tuple[ControlFile, ...]) -> Iterator[Outcome]:
     """
     opened: dict[str, list[ControlFile]] = {}
     for file in files:
-        if file.path.startswith("/proc/sys/") and file.path not in _HELPERS | _COMMANDS and _writable(file):
+        # cheapest first: there are hundreds
+        if _writable(file) and file.path not in _NAMED and file.path.startswith("/proc/sys/"):
             usual = "PROC-UMH" if "/usermodehelper/" in file.path else "PROC-SYSANY"
             opened.setdefault(_SYSCTLS.get(file.path, usual), []).append(file)
     for condition, found in opened.items():
         found.sort(key=lambda file: file.path)
         title = f"{found[0].path} can be written" if len(found) == 1 else f"{len(found)} global sysctls can be written"
-        evidence = several(found, [f"{file.path} opened for writing as the container" for file in found])
+        evidence = several(found, (f"{file.path} opened for writing as the container" for file in found))
         severity = Severity.LOW if condition == "PROC-UMH" else None
         yield Found(title, found[0].where, evidence, severity, (condition,), key=condition)
 
 
 @rule(Severity.HIGH, _PROC, conditions=("PROC-KCORE",))
-def kernel_memory(file: ControlFile) -> Iterator[Outcome]:
+def kernel_memory(files: tuple[ControlFile, ...]) -> Iterator[Outcome]:
     """The container can read kernel memory.
 
     /proc/kcore and /dev/mem hold everything that any process of the host keeps in memory: keys, passwords, the files of
@@ -246,7 +250,7 @@ def kernel_memory(file: ControlFile) -> Iterator[Outcome]:
     error = "EPERM"
     ```
     """
-    if file.path in _MEMORY and file.access == "read":
+    for file in [file for file in files if file.path in _MEMORY and file.access == "read"]:
         if file.outcome == "absent":
             yield _absent(file)
         elif file.outcome == "opened":

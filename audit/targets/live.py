@@ -130,15 +130,17 @@ def related(targets: Sequence[Target]) -> Iterable[Target]:
                 users.setdefault((space.kind, space.inode), []).append(target.id)
     overlaps = _overlaps(targets)
     for target in targets:
-        changed = [_shared(fact, users, target.id) for fact in target.facts]
+        changed = list(target.facts)
+        for number, fact in enumerate(changed):
+            if isinstance(fact, facts.Namespace):
+                changed[number] = _shared(fact, users, target.id)
         complete = target.complete | {facts.SharedIds} if len(targets) > 1 else target.complete
         yield replace(target, facts=(*changed, *overlaps.get(target.id, ())), complete=complete)
 
 
-def _shared(fact: facts.Fact, users: dict[tuple[str, int], list[str]], identity: str) -> facts.Fact:
-    if not isinstance(fact, facts.Namespace) or fact.inode is None:
-        return fact
-    others = tuple([other for other in users.get((fact.kind, fact.inode), ()) if other != identity])
+def _shared(fact: facts.Namespace, users: dict[tuple[str, int], list[str]], identity: str) -> facts.Namespace:
+    sharing = users.get((fact.kind, fact.inode)) if fact.inode is not None else None
+    others = tuple([other for other in sharing or () if other != identity])
     return replace(fact, shared_with=others) if others else fact
 
 
