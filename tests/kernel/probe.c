@@ -214,7 +214,9 @@ static void nested(char **paths) {
     waitpid(child, NULL, 0);
     unshare(CLONE_NEWNET);
     say("new sysfs", mount("sysfs", "/tmp", "sysfs", 0, NULL));
-    say("new cgroup", mount("c", "/tmp", "cgroup", 0, "rdma"));
+    unshare(CLONE_NEWCGROUP);
+    say("new cgroup", mount("c", "/tmp", "cgroup", 0, "memory"));
+    say("release_agent", open("/tmp/release_agent", O_WRONLY));
 }
 
 /* mounts PATH: what a program with its own capabilities can do to a mount */

@@ -116,7 +116,7 @@ def on_host(*attempts: str, **others: Any) -> dict[str, str]:
 def outside(argv: Sequence[str], **others: Any) -> dict[str, str]:
     """Run a command line of another tool that ends in probe, and give what it found."""
     options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 60, "stdin": subprocess.DEVNULL}
-    done: subprocess.CompletedProcess[str] = subprocess.run(argv, check=False, **(options | others))  # type: ignore[call-overload]
+    done: subprocess.CompletedProcess[str] = subprocess.run(argv, check=False, **(options | others))
     assert done.returncode == 0, done.stderr
     return answers(done.stdout)
 
@@ -134,7 +134,7 @@ def on_terminal(argv: Sequence[str], **others: Any) -> tuple[str, int]:
             "preexec_fn": lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         }  # fmt: skip
         said = b""
-        with subprocess.Popen(argv, **(options | others)) as process:  # type: ignore[call-overload]
+        with subprocess.Popen(argv, **(options | others)) as process:
             deadline = time.monotonic() + 60
             while time.monotonic() < deadline:
                 ended = process.poll() is not None
