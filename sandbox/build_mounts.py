@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from stockade.sandbox.request import MountRequest, Request
     from stockade.sandbox.users import Resolved
 
+#: bytes of a tmpfs where neither the request nor the mode says
+ROOT_SIZE = 1 << 30
 #: group tty of every distribution; a devpts gives its terminals to it, where it is mapped
 TTY_GID = 5
 
@@ -62,7 +64,29 @@ def mounts(
         if mount.destination not in taken and (limited or mount.type != "cgroup"):
             found += _of_mode(mount, host, shared, shm_size, tty_mapped=tty_mapped)
     found += [_asked(mount, host) for mount in sorted(asked, key=lambda mount: mount.destination.count("/"))]
-    return tuple(found)
+    return tuple([_bounded(mount, mode.limits.root_size or ROOT_SIZE) for mount in found])
+
+
+def _bounded(mount: oci.Mount, size: int) -> oci.Mount:
+    """Give a tmpfs a size and a number of inodes where it has none: the kernel's own are half of all memory, each."""
+    if mount.type != "tmpfs":
+        return mount
+    given = dict([option.partition("=")[::2] for option in mount.options])
+    more = () if "size" in given or "nr_blocks" in given else (f"size={size}",)
+    if "nr_inodes" not in given:
+        more += (f"nr_inodes={inodes(_bytes(given.get('size', '')) or size)}",)
+    return mount.replace(options=(*mount.options, *more))
+
+
+def inodes(size: int) -> int:
+    """Give the number of files for a tmpfs of so many bytes: one a page, as the kernel has it, and some for a small."""
+    return max(size // 4096, 1024)
+
+
+def _bytes(text: str) -> int:
+    """Read the size of a tmpfs as the kernel does, 0 for one that is a share of all memory or none at all."""
+    digits, unit = (text[:-1], text[-1:].lower()) if text[-1:].lower() in {"k", "m", "g"} else (text, "")
+    return int(digits) * {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}[unit] if digits.isdecimal() else 0
 
 
 def needs_cgroup_mask(found: Sequence[oci.Mount]) -> bool:

@@ -171,7 +171,10 @@ def _top(spec: oci.Spec, slots: Slots, top: Slot, trees: dict[str, Slot]) -> Ite
     top_path = root_of(spec).path
     if spec.annotations.get(oci.ROOT_TMPFS) == "tmpfs":
         size = spec.annotations.get(oci.ROOT_SIZE, "")
-        yield s.Filesystem(top, "tmpfs", NODEV, (("mode", "0755"), *((("size", size),) if size else ())))
+        options = (("mode", "0755"), *((("size", size),) if size else ()))
+        if size.isdecimal():  # one file a page at most, as the kernel's own limit for all of memory
+            options += (("nr_inodes", str(max(int(size) // 4096, 1024))),)
+        yield s.Filesystem(top, "tmpfs", NODEV, options)
         for directory in spec.annotations.get(oci.ROOT_DIRECTORIES, "").split():
             name, mode, uid, gid = directory.rsplit(":", 3)
             yield s.MakeNode(top, name, S_IFDIR | int(mode, 8), 0, 0, int(uid), int(gid))

@@ -82,7 +82,7 @@ def test_an_option_that_a_bind_mount_lacks_is_refused(built: Any) -> None:
 def test_a_tmpfs_is_sealed_off_as_dockers_is(built: Any) -> None:
     spec = built(tmpfs=(MountRequest("tmpfs", "tmpfs", "/scratch", options=("size=1024", "exec")),))
 
-    assert mount(spec, "/scratch").options == ("nosuid", "nodev", "size=1024", "exec", "mode=1777")
+    assert mount(spec, "/scratch").options == ("nosuid", "nodev", "size=1024", "exec", "mode=1777", "nr_inodes=1024")
 
 
 def test_an_option_that_tmpfs_lacks_is_refused(built: Any) -> None:
