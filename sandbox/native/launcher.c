@@ -359,9 +359,9 @@ static void step_filesystem(void) {
     int to = slot_number();
     const char *type = text();
     unsigned attributes = (unsigned)number();
-    int n = (int)number();
+    uint64_t n = number();
     int fs = check(syscall(SYS_fsopen, type, FSOPEN_CLOEXEC));
-    while (n-- > 0) {
+    for (; n; n--) {
         const char *key = text(), *value = text();
         if (*value)
             check(syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, key, value, 0));
