@@ -1,4 +1,4 @@
-"""Build what setup.cfg has no words for: the launcher, a static program inside the wheel."""
+"""Build what setup.cfg has no words for: static programs inside the wheel, the launcher and the auditor's probe."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from setuptools import Distribution, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
-LAUNCHER = os.path.join("stockade", "sandbox", "native", "launcher")
+PROGRAMS = (
+    os.path.join("stockade", "sandbox", "native", "launcher"),
+    os.path.join("stockade", "audit", "native", "probe"),
+)
 FLAGS = [
     *("-std=gnu11", "-O2", "-Wall", "-Wextra"),
     *("-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"),
@@ -23,45 +26,44 @@ FLAGS = [
 LINKAGES = (["-fPIE", "-static-pie"], ["-fno-pie", "-static"])
 
 
-def compile_launcher(output: str) -> None:
-    """Compile launcher.c with $CC, or cc, into the static program `output`; an older one stays until it is whole."""
+def compile_program(program: str, output: str) -> None:
+    """Compile a C file with $CC, or cc, into the static program `output`; an older one stays until it is whole."""
     compiler = shlex.split(os.environ.get("CC", "")) or ["cc"]
     complaints = ""
     with tempfile.TemporaryDirectory(dir=os.path.dirname(output)) as scratch:
-        made = os.path.join(scratch, "launcher")
+        made = os.path.join(scratch, "program")
         for linkage in LINKAGES:
-            command = [*compiler, *FLAGS, *linkage, "-o", made, f"{LAUNCHER}.c"]
+            command = [*compiler, *FLAGS, *linkage, "-o", made, f"{program}.c"]
             try:
                 done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
             except OSError as error:
-                sys.exit(
-                    f"stockade: the launcher needs a C compiler: {compiler[0]}: {error.strerror}; set CC or add gcc"
-                )
+                sys.exit(f"stockade: {program} needs a C compiler: {compiler[0]}: {error.strerror}; set CC or add gcc")
             complaints += f"{shlex.join(command)}\n{done.stderr}"
             if done.returncode == 0:
                 os.chmod(made, 0o755)  # noqa: S103 - who may read the package may run it
                 os.replace(made, output)
                 return
-    sys.exit(f"stockade: the launcher does not compile into a static program\n{complaints}")
+    sys.exit(f"stockade: {program} does not compile into a static program\n{complaints}")
 
 
 class BuildPy(build_py):
-    """The Python files and, beside its source, the launcher."""
+    """The Python files and, beside their sources, the programs."""
 
-    def launcher(self) -> str:
-        """Where the launcher goes: into the wheel's tree or, for an editable installation, beside its source."""
-        return LAUNCHER if self.editable_mode else os.path.join(self.build_lib, LAUNCHER)
+    def output(self, program: str) -> str:
+        """Where a program goes: into the wheel's tree or, for an editable installation, beside its source."""
+        return program if self.editable_mode else os.path.join(self.build_lib, program)
 
     def run(self) -> None:
         super().run()
-        compile_launcher(self.launcher())
+        for program in PROGRAMS:
+            compile_program(program, self.output(program))
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
-        return [*super().get_outputs(include_bytecode), self.launcher()]
+        return [*super().get_outputs(include_bytecode), *[self.output(program) for program in PROGRAMS]]
 
 
 class Wheel(bdist_wheel):
-    """For one platform, since the launcher is; for any CPython 3, since nothing links with it."""
+    """For one platform, since the programs are; for any CPython 3, since nothing links with it."""
 
     def get_tag(self) -> tuple[str, str, str]:
         return ("py3", "none", super().get_tag()[2])

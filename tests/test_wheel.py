@@ -17,6 +17,7 @@ import stockade
 
 ROOT = Path(__file__).resolve().parent.parent
 LAUNCHER = "stockade/sandbox/native/launcher"
+PROGRAMS = (LAUNCHER, "stockade/audit/native/probe")
 DATA = ("profiles/modes", "profiles/seccomp", "reports/templates")
 
 
@@ -42,10 +43,10 @@ def wheel(dist: Path) -> Path:
     return found
 
 
-@pytest.fixture(scope="module")
-def launcher(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=PROGRAMS)
+def program(wheel: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     with zipfile.ZipFile(wheel) as archive:
-        return Path(archive.extract(LAUNCHER, tmp_path_factory.mktemp("launcher")))
+        return Path(archive.extract(request.param, tmp_path_factory.mktemp("program")))
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +68,13 @@ def test_the_sdist_holds_each_part_once_as_a_folder_and_nothing_built(dist: Path
         members = {member.name.partition("/")[2]: member for member in archive}
 
     assert not [name for name, member in members.items() if member.issym() or member.islnk()]
-    assert {"stockade/sandbox/__init__.py", f"{LAUNCHER}.c", "LICENSE", "CHANGELOG.md"} <= members.keys()
-    assert not {"sandbox/__init__.py", LAUNCHER} & members.keys()
+    assert {
+        "stockade/sandbox/__init__.py",
+        *[f"{each}.c" for each in PROGRAMS],
+        "LICENSE",
+        "CHANGELOG.md",
+    } <= members.keys()
+    assert not {"sandbox/__init__.py", *PROGRAMS} & members.keys()
 
 
 def test_the_wheel_holds_the_data_that_the_tree_holds(wheel: Path) -> None:
@@ -81,17 +87,17 @@ def test_the_wheel_holds_the_data_that_the_tree_holds(wheel: Path) -> None:
     assert {name for name in names if name.startswith(("tests", "bench"))} == set()
 
 
-def test_the_launcher_in_the_wheel_is_executable_by_everyone(wheel: Path) -> None:
+def test_the_programs_in_the_wheel_are_executable_by_everyone(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        mode = archive.getinfo(LAUNCHER).external_attr >> 16
+        modes = [archive.getinfo(name).external_attr >> 16 for name in PROGRAMS]
 
-    assert stat.filemode(mode) == "-rwxr-xr-x"
+    assert {stat.filemode(mode) for mode in modes} == {"-rwxr-xr-x"}
 
 
-def test_the_launcher_is_static_stripped_and_hardened(launcher: Path) -> None:
-    segments = succeed("readelf", "--program-headers", "--wide", launcher)
-    sections = succeed("readelf", "--sections", "--wide", launcher)
-    dynamic = succeed("readelf", "--dynamic", "--wide", launcher)
+def test_the_programs_are_static_stripped_and_hardened(program: Path) -> None:
+    segments = succeed("readelf", "--program-headers", "--wide", program)
+    sections = succeed("readelf", "--sections", "--wide", program)
+    dynamic = succeed("readelf", "--dynamic", "--wide", program)
 
     assert "INTERP" not in segments  # no dynamic loader
     assert "NEEDED" not in dynamic  # no shared library

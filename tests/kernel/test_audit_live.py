@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import json
 import os
 import signal
 import socket
 import stat
-import struct
 import subprocess
 import time
 from contextlib import contextmanager
@@ -601,6 +598,32 @@ def test_a_node_on_a_nodev_mount_is_not_usable() -> None:
     assert usable == [False, True]
 
 
+def test_a_node_that_is_bound_over_a_plain_file_is_found() -> None:
+    # Engines without privilege make /dev/null so; a listing of the directory tells of a plain file.
+    def setup() -> None:
+        private()
+        node = os.open("/dev/full", os.O_PATH)
+        calls.mount("dev", "/dev", "tmpfs", calls.MS_NODEV)
+        os.close(os.open("/dev/full", os.O_CREAT))
+        bind(f"/proc/self/fd/{node}", "/dev/full")
+
+    with running(setup) as pid:
+        (node,) = audited(pid).all(facts.DeviceNode)
+
+    assert (node.path, node.kind, node.major, node.minor, node.usable) == ("/dev/full", "char", 1, 7, True)
+
+
+def test_without_its_program_the_probe_is_a_gap_and_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "PROGRAM", "/nonexistent/probe")
+
+    target = audited(os.getpid())
+
+    assert not target.all(facts.ControlFile)
+    gap = target.gap(facts.ControlFile)
+    assert gap is not None
+    assert gap.reason == "the probe can't start: No such file or directory"
+
+
 def test_a_leaked_directory_and_a_working_directory_outside_are_found() -> None:
     def leaky() -> None:
         directory = os.open("/etc", os.O_RDONLY | os.O_DIRECTORY)
@@ -837,18 +860,3 @@ def test_a_user_audits_a_rootless_container_of_their_own(as_user: Callable[..., 
     assert (mine[0]["uid"], mine[0]["namespaces"]["pid"]) == (0, "own")
     unknown = {each["rule"] for each in data["unknown"] if each["target"] == mine[0]["id"]}
     assert "helper_program" not in unknown
-
-
-def test_the_peer_of_a_process_is_read_with_the_right_size_of_statfs() -> None:
-    # struct statfs is read as an array of longs: f_type first, f_flags eleventh
-    from stockade.audit import probe_child
-
-    descriptor = os.open("/proc", os.O_PATH)
-    try:
-        magic, flags = probe_child._statfs(descriptor)
-    finally:
-        os.close(descriptor)
-    assert magic == 0x9FA0
-    assert flags & 1 == os.statvfs("/proc").f_flag & 1
-    assert struct.calcsize("l") == ctypes.sizeof(ctypes.c_long) == 8
-    assert errno.EXDEV == 18
