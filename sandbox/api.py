@@ -132,6 +132,10 @@ class _Ready:
         self.pending.abandon()
         self.stack.close()
 
+    def __del__(self) -> None:
+        """Leave nothing of one that an interrupt lost between two lines; who runs it has taken the stack over."""
+        self.stack.close()
+
 
 class Sandbox:
     """A way to run programs with a stated privilege.
