@@ -108,6 +108,10 @@ class Entry:
     def __init__(self, identity: str, name: str, state: dict[str, object]) -> None:
         """Make the directory, take the lock and the name, write the intent. Raises StockadeError for a name in use."""
         self.root = _private(directory())
+        if name:
+            from stockade.sandbox import values
+
+            values.name(name)  # of a caller in Python, whom no parser has checked: a name is a file's name
         self.identity, self.name, self.state = identity, name, state
         self.path = f"{self.root}/{identity}"
         self.lock = -1
