@@ -72,7 +72,7 @@ def _bounded(mount: oci.Mount, size: int) -> oci.Mount:
     if mount.type != "tmpfs":
         return mount
     given = dict([option.partition("=")[::2] for option in mount.options])
-    more = () if "size" in given or "nr_blocks" in given else (f"size={size}",)
+    more: tuple[str, ...] = () if "size" in given or "nr_blocks" in given else (f"size={size}",)
     if "nr_inodes" not in given:
         more += (f"nr_inodes={inodes(_bytes(given.get('size', '')) or size)}",)
     return mount.replace(options=(*mount.options, *more))

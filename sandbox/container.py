@@ -8,10 +8,9 @@ from __future__ import annotations
 import os
 
 from stockade.errors import StockadeError
-from stockade.sandbox import cgroups, filters, launch, modes
+from stockade.sandbox import filters, launch, modes
 from stockade.sandbox.build import build
 from stockade.sandbox.host import probe, survey
-from stockade.sandbox.linux import cgroups as cgroupfs
 from stockade.sandbox.linux.record import Record
 from stockade.sandbox.oci import spec as oci
 from stockade.sandbox.plan import Options, plan
@@ -69,7 +68,13 @@ class Prepared(Record):
 def prepare(request: Request) -> Prepared:
     """Make all decisions. Changes nothing. Raises StockadeError for what can't be had."""
     launch.hold_standard_streams()
-    host = probe()
+    try:
+        host = probe()
+    except OSError as error:
+        raise StockadeError(
+            f"the machine can't be looked at: {error.filename}: {error.strerror}",
+            hint="a procfs must be mounted on /proc: from there is read what this kernel can do, and what it has done",
+        ) from error
     mode = modes.load(request.mode or modes.default_name(host.uid))
     host = survey(request, mode, host)
     spec = build(request, mode, host)
@@ -92,6 +97,8 @@ def options(prepared: Prepared, cgroup: Cgroup | None, own_stdio: int, *, dies_w
     spec, host = prepared.spec, prepared.host
     v1: tuple[tuple[str, str], ...] = ()
     if any(mount.type == "cgroup" for mount in spec.mounts):
+        from stockade.sandbox.linux import cgroups as cgroupfs
+
         # Only hierarchies with a group of the container's own: in the others its root would be our group.
         found = [group.hierarchy for group in cgroup.groups] if cgroup else cgroupfs.layout().hierarchies
         v1 = tuple((os.path.basename(h.directory), ",".join(h.controllers)) for h in found if h.version == 1)
@@ -128,6 +135,8 @@ def make_cgroup(prepared: Prepared, identity: str) -> Cgroup | None:
     """Make the container's control groups, or give None where it needs none."""
     if not prepared.limited:
         return None
+    from stockade.sandbox import cgroups
+
     spec = prepared.spec
     cgroup = cgroups.create(
         spec.linux.cgroups_path or f"stockade/{identity}",
@@ -230,9 +239,16 @@ class Container:
 
 
 def start(
-    prepared: Prepared, wiring: Wiring, cgroup: Cgroup | None, launcher: Callable[[], launch.Launcher]
+    prepared: Prepared,
+    wiring: Wiring,
+    cgroup: Cgroup | None,
+    launcher: Callable[[], launch.Launcher],
+    meanwhile: Callable[[], None] | None = None,
 ) -> Container:
-    """Launch. The wiring's container ends are closed here; the control group is the caller's, also on failure."""
+    """Launch. The wiring's container ends are closed here; the control group is the caller's, also on failure.
+
+    `meanwhile` is done while the new process sets up, before its program may start.
+    """
     spec, host = prepared.spec, prepared.host
     if not wiring.inside and prepared.user_outside != host.uid:
         for number, descriptor in enumerate(wiring.given):
@@ -241,7 +257,7 @@ def start(
     the_plan = plan(spec, options(prepared, cgroup, wiring.pipes if wiring.inside else 0))
     given, opened = inputs(the_plan, wiring.given, cgroup)
     try:
-        child = launch.launch(launcher(), launch.encode(the_plan), given)
+        child = launch.launch(launcher(), launch.encode(the_plan), given, meanwhile)
     finally:
         close(opened)
         wiring.started()

@@ -105,11 +105,13 @@ def _clone(error: int, host: Host) -> str:
         return "the kernel has no memory left for a process, or the caller's pid namespace is dying"
     if error == errno.ENOSPC:
         return "a limit of namespaces is reached: see /proc/sys/user/max_*_namespaces"
+    if error == errno.ENOSYS:
+        return SECCOMP if host.seccomp else "clone3(2) is needed: use Linux 5.7 or later"
     if error in _DENIED:
-        if host.seccomp:
-            return SECCOMP
         if host.apparmor_restricts_userns and not host.privileged:
             return APPARMOR
+        if host.seccomp:
+            return SECCOMP
         return "namespaces need CAP_SYS_ADMIN, or a user namespace: leave out --userns host"
     return ""
 
@@ -145,6 +147,8 @@ def _newuidmap(error: int, host: Host) -> str:
 
 def _first_mount(error: int, host: Host) -> str:
     """The first step that needs a capability in a new user namespace: where AppArmor's restriction is met."""
+    if error == errno.ENOSYS:
+        return SECCOMP if host.seccomp else "the kernel lacks this system call: Linux 5.12 or later is needed"
     if error in _DENIED:
         if host.apparmor_restricts_userns and not host.privileged:
             return APPARMOR

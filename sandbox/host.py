@@ -198,6 +198,8 @@ def _helpers(*, no_new_privs: bool) -> tuple[str, str, str]:
             return "", "", f"{name} is not installed"
         if not _gains_privilege(path):
             return "", "", f"{path} is neither setuid root nor has the file capability it needs"
+        if os.statvfs(path).f_flag & os.ST_NOSUID:
+            return "", "", f"{path} is on a mount with nosuid, where programs gain no privilege"
         found.append(path)
     return found[0], found[1], ""
 

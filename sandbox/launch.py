@@ -21,7 +21,7 @@ from stockade.sandbox.plan import MAGIC, header
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from stockade.sandbox.plan import Plan
     from stockade.sandbox.steps import Step
@@ -116,12 +116,13 @@ class Launcher:
         hold_standard_streams()
         try:
             with open(LAUNCHER, "rb") as file:
-                program = sealed("stockade-init", file.read())
+                image = file.read()
         except OSError as error:
             raise StockadeError(
                 f"the launcher can't be read: {error.strerror}: {LAUNCHER}",
                 hint="install the package, or build it in place: pip install -e .",
             ) from error
+        program = -1
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
         actions = [
             (os.POSIX_SPAWN_DUP2, theirs.fileno(), 0),
@@ -129,19 +130,22 @@ class Launcher:
             (os.POSIX_SPAWN_OPEN, 2, "/dev/null", os.O_WRONLY, 0),
         ]
         try:
+            program = sealed("stockade-init", image)
             # A session of its own: who kills the supervisor's process group does not kill the guard with it.
             self.pid = os.posix_spawn(
                 f"/proc/self/fd/{program}", ["stockade-init"], {}, file_actions=actions, setsid=True
             )
         except OSError as error:
             ours.close()
+            from stockade.sandbox.remedies import SPAWN
+
             raise StockadeError(
-                f"the launcher can't be executed: {error.strerror}",
-                hint="it runs from a memfd through /proc: mount /proc, and allow executable memfds (vm.memfd_noexec)",
+                f"the launcher can't be executed: {error.strerror}", hint=SPAWN.get(error.errno or 0, "")
             ) from error
         finally:
             theirs.close()
-            os.close(program)
+            if program >= 0:
+                os.close(program)
         self.control = ours
         self.owner = os.getpid()
         _controls.append(ours)
@@ -189,13 +193,17 @@ def readable(descriptor: int) -> bool:
     return bool(poll.poll(0))
 
 
-def launch(launcher: Launcher, encoded: Encoded, descriptors: Sequence[int]) -> Child:
+def launch(
+    launcher: Launcher, encoded: Encoded, descriptors: Sequence[int], meanwhile: Callable[[], None] | None = None
+) -> Child:
     """Start what the plan says; return when the program runs.
 
     `descriptors` are the plan's inputs in order, and stay the caller's. Raises StockadeError with step, cause and
-    remedy; nothing of the child is left then.
+    remedy; nothing of the child is left then. `meanwhile` is done while the process sets up, before the program starts.
     """
     pending = begin(launcher, encoded, descriptors)
+    if meanwhile is not None:
+        meanwhile()
     child = pending.go()
     pending.release()
     return child

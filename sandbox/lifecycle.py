@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import gc as collector
 import os
 import sys
 import time
 
 from stockade.errors import StockadeError
-from stockade.sandbox import cgroups, container, launch, relay, store, supervise, supervisor, terminal
-from stockade.sandbox.linux import cgroups as cgroupfs
+from stockade.sandbox import container, launch, relay, store, supervise
 from stockade.sandbox.linux import process
 from stockade.sandbox.plan import plan
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from stockade.sandbox.request import Request
     from stockade.sandbox.store import Entry, Found
     from stockade.sandbox.supervise import Ending
+    from stockade.sandbox.terminal import Raw
 
 
 def run(request: Request) -> int:
@@ -29,7 +30,7 @@ def run(request: Request) -> int:
     if request.show:
         sys.stdout.write(show(prepared))
         return 0
-    raw = terminal.Raw() if request.tty and request.interactive else None
+    raw = _raw() if request.tty and request.interactive else None
     identity = os.urandom(32).hex()
     entry = store.Entry(identity, request.name or "", intent(prepared, identity))
     cgroup = None
@@ -39,20 +40,14 @@ def run(request: Request) -> int:
     except BaseException:
         clean(entry, cgroup)
         raise
-    if not request.remove:
-        entry.write(status="stopped", pid=0, exitCode=ending.code, finished=now())
-    clean(entry, cgroup, keep=not request.remove)
+    clean(entry, cgroup, keep=not request.remove and _record_end(entry, ending))
     _say(prepared, ending, report)
     return ending.code
 
 
-def _run(
-    prepared: Prepared, entry: Entry, cgroup: Cgroup | None, raw: terminal.Raw | None
-) -> tuple[Ending, dict[str, object]]:
+def _run(prepared: Prepared, entry: Entry, cgroup: Cgroup | None, raw: Raw | None) -> tuple[Ending, dict[str, object]]:
     request = prepared.request
     wiring = relay.Wiring()
-    # Orphans of a container without a PID namespace come to us, so that their end can be waited for.
-    supervisor.prepare(subreaper=not prepared.contained, name="stockade")
     launcher = launch.Launcher()
     try:
         with supervise.Signals() as signals:
@@ -62,7 +57,7 @@ def _run(
                 terminal=request.tty,
                 inside=prepared.pipes_inside,
             )
-            running = container.start(prepared, wiring, cgroup, lambda: launcher)
+            running = container.start(prepared, wiring, cgroup, lambda: launcher, lambda: _be_supervisor(prepared))
             try:
                 _record(entry, running)
                 streams = wiring.streams + _terminal_streams(running, request)
@@ -80,10 +75,26 @@ def _run(
         launcher.close()
 
 
+def _be_supervisor(prepared: Prepared) -> None:
+    from stockade.sandbox import supervisor
+
+    # Orphans of a container without a PID namespace come to us, so that their end can be waited for.
+    supervisor.prepare(subreaper=not prepared.contained, name="stockade")
+    collector.enable()  # main() switched it off
+
+
+def _raw() -> Raw:
+    from stockade.sandbox import terminal
+
+    return terminal.Raw()
+
+
 def _terminal_streams(running: Container, request: Request) -> list[relay.Stream]:
     master = running.child.terminal
     if master < 0:
         return []
+    from stockade.sandbox import terminal
+
     terminal.copy_size(master)
     os.set_blocking(master, False)
     streams = [relay.Stream(master, 1, close_source=False, close_target=False)]
@@ -120,6 +131,8 @@ def intent(prepared: Prepared, identity: str) -> dict[str, object]:
 
 def _cgroup_candidates(identity: str) -> Iterator[str]:
     """Give every directory where `cgroups.create` may put the groups: in our own group, or beside it."""
+    from stockade.sandbox.linux import cgroups as cgroupfs
+
     own = cgroupfs.membership()
     for hierarchy in cgroupfs.layout().hierarchies:
         for path in own.values():
@@ -139,6 +152,15 @@ def _record(entry: Entry, running: Container) -> None:
     if running.cgroup is not None:
         changes["cgroups"] = list(running.cgroup.paths)
     entry.write(**changes)
+
+
+def _record_end(entry: Entry, ending: Ending) -> bool:
+    """Write how it ended; whether that could be done. On a full disk the program's exit code is worth more."""
+    try:
+        entry.write(status="stopped", pid=0, exitCode=ending.code, finished=now())
+    except OSError:
+        return False
+    return True
 
 
 def clean(entry: Entry, cgroup: Cgroup | None, *, keep: bool = False) -> None:
@@ -162,8 +184,16 @@ def clean(entry: Entry, cgroup: Cgroup | None, *, keep: bool = False) -> None:
 
 def _clean_recorded(entry: Entry, *, keep: bool) -> None:
     recorded = entry.state.get("cgroups")
-    gone = not isinstance(recorded, list) or not recorded or cgroups.remove_path([str(path) for path in recorded])
+    gone = _groups_removed(recorded)
     entry.release() if keep or not gone else entry.remove()
+
+
+def _groups_removed(recorded: object) -> bool:
+    if not isinstance(recorded, list) or not recorded:
+        return True
+    from stockade.sandbox import cgroups
+
+    return cgroups.remove_path([str(path) for path in recorded])
 
 
 def show(prepared: Prepared) -> str:
@@ -250,8 +280,7 @@ def _collect(found: Found) -> str:
     pid = state.get("pid")
     if isinstance(pid, int) and pid > 1:
         _kill_same(pid, state.get("startTime"))
-    paths = state.get("cgroups")
-    if isinstance(paths, list) and paths and not cgroups.remove_path([str(path) for path in paths]):
+    if not _groups_removed(state.get("cgroups")):
         raise StockadeError(
             f"container {found.identity[:12]}: a control group can't be removed",
             hint="a process in it can't be killed at the moment (state D); try again later",

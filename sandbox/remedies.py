@@ -7,6 +7,7 @@ import os
 
 from stockade.errors import CannotExecute, ProgramNotFound, StockadeError
 from stockade.sandbox import steps as s
+from stockade.sandbox.host import explain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,12 +56,33 @@ def remedy(step: Step, error: int) -> str:
     for kinds, code, text in TABLE:
         if isinstance(step, kinds) and error == code:
             return text
-    return ""
+    if error == errno.ENOSYS or (error in {errno.EPERM, errno.EACCES} and isinstance(step, MOUNTING)):
+        return explain("propagation", error)
+    return EXHAUSTED.get(error, "")
+
+
+#: why a program in a memfd can't be started
+SPAWN = {
+    errno.EPERM: "a seccomp filter or security module on the caller forbids clone(2) or execve(2) of a memfd",
+    errno.EACCES: "it runs from a memfd, which is forbidden here: sysctl vm.memfd_noexec=1 or 0, or a security module",
+    errno.ENOENT: "it runs from a memfd through /proc, without a stream of the caller's: it needs /proc and /dev/null",
+    errno.EAGAIN: "the limit of processes is reached: ulimit -u, or pids.max of the caller's cgroup",
+    errno.ENOMEM: "there is no memory left: see the limit of the caller's cgroup",
+    errno.EMFILE: "the limit of open files is reached: raise ulimit -n",
+}
+#: steps that need CAP_SYS_ADMIN in the mount namespace and nothing else
+MOUNTING = (s.CloneTree, s.Attach, s.SetAttributes, s.Mask, s.ReadOnly, s.Pivot)
+#: at any step
+EXHAUSTED = {
+    errno.EMFILE: "the limit of open files is reached: raise ulimit -n",
+    errno.ENFILE: "the limit of open files of the whole machine is reached: sysctl fs.file-max",
+    errno.ENOMEM: "there is no memory left: see the limit of the container's and of the caller's cgroup",
+    errno.ENOSPC: "a file system is full, or a limit of /proc/sys/user or fs.mount-max is reached",
+    errno.EDQUOT: "a quota of the user is used up: of the file system, or of keys (/proc/key-users)",
+}
 
 
 def _namespaces(step: Step, error: int) -> str:
-    from stockade.sandbox.host import explain
-
     return explain(step_name(step), error)
 
 

@@ -25,9 +25,10 @@ def read_users(rootfs: str) -> tuple[bytes | None, bytes | None]:
         root = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
-        raise UsageError(
-            f"rootfs {rootfs}: {why}", hint="--rootfs takes a directory with an unpacked root file system in it"
-        ) from None
+        hint = "--rootfs takes a directory with an unpacked root file system in it"
+        if isinstance(error, PermissionError):
+            hint = f"whoever starts it must be able to search every directory on the way: see namei -l {rootfs}"
+        raise UsageError(f"rootfs {rootfs}: {why}", hint=hint) from None
     try:
         return _read(root, "passwd", rootfs), _read(root, "group", rootfs)
     finally:

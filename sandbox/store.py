@@ -11,7 +11,6 @@ import errno
 import fcntl
 import os
 import stat
-from _json import encode_basestring_ascii
 
 from stockade.errors import StockadeError
 from stockade.sandbox.linux import process
@@ -62,6 +61,10 @@ def _private(path: str) -> str:
 def dumps(value: object) -> str:
     """Give JSON text. Importing `json` costs 7 ms, for its decoder."""
     if isinstance(value, str):
+        if value.isascii() and value.isprintable() and '"' not in value and "\\" not in value:
+            return f'"{value}"'  # needs no escape, and the encoder costs a third of a millisecond
+        from _json import encode_basestring_ascii
+
         return encode_basestring_ascii(value)
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
@@ -115,6 +118,19 @@ class Entry:
         self.identity, self.name, self.state = identity, name, state
         self.path = f"{self.root}/{identity}"
         self.lock = -1
+        try:
+            self._make(name)
+        except OSError as error:
+            raise StockadeError(
+                f"the container's record can't be written: {error.strerror}: {self.root}",
+                hint={
+                    errno.ENOSPC: "make room there, or remove what has ended with `stockade gc`",
+                    errno.EDQUOT: "make room there, or remove what has ended with `stockade gc`",
+                    errno.EROFS: "mount it writable, or set XDG_RUNTIME_DIR as a user without privilege",
+                }.get(error.errno or 0, ""),
+            ) from error
+
+    def _make(self, name: str) -> None:
         top = _locked(self.root, fcntl.LOCK_EX if name else fcntl.LOCK_SH)
         try:
             os.mkdir(self.path, 0o700)

@@ -6,7 +6,7 @@ import os
 import select
 import time
 
-from stockade.sandbox import relay, terminal
+from stockade.sandbox import relay
 from stockade.sandbox.linux.record import Record
 
 TYPE_CHECKING = False
@@ -152,6 +152,8 @@ class Supervisor:
     def _signal(self, number: int) -> None:
         if number == _signal.SIGWINCH:
             if self._terminal() >= 0:
+                from stockade.sandbox import terminal
+
                 terminal.copy_size(self._terminal())
             return
         if number in {_signal.SIGINT, _signal.SIGTERM}:
