@@ -107,8 +107,10 @@ def test_an_init_whose_filter_lacks_close_range_has_nothing_of_the_set_up_open(
     assert refused["close_range"] == "ENOSYS"
 
 
-PLACES = [f"/proc/self/fd/{number}" for number in (3, 4, 5, 6, 7, 8, 9, 10, 77)]
-PLACES += ["/proc/self/fd/77/..", "/proc/thread-self/fd/77", "/proc/1/fd/77", "/proc/self/root", "/proc/1/cwd", "/link"]
+PLACES = [
+    *(f"/proc/self/fd/{number}" for number in (3, 4, 5, 6, 7, 8, 9, 10, 77)),
+    *("/proc/self/fd/77/..", "/proc/thread-self/fd/77", "/proc/1/fd/77", "/proc/self/root", "/proc/1/cwd", "/link"),
+]
 
 
 @EVERY_MODE

@@ -25,8 +25,10 @@ UNCONFINED = ("--security-opt", "seccomp=unconfined")
 #: uid 0 of the host, which owns these files, with and without capabilities
 HOST_ROOTS = [("--cap-drop", "ALL", "--userns", "host"), ("--userns", "host"), ("--userns", "host", "--cap-add", "ALL")]
 NO_CAPABILITIES = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all"]
-CONTROLS = ["/proc/sys/kernel/core_pattern", "/proc/sys/kernel/modprobe", "/proc/sys/vm/panic_on_oom"]
-CONTROLS += ["/proc/sysrq-trigger", "/proc/irq/default_smp_affinity", "/proc/sys/fs/binfmt_misc/register"]
+CONTROLS = [
+    *("/proc/sys/kernel/core_pattern", "/proc/sys/kernel/modprobe", "/proc/sys/vm/panic_on_oom"),
+    *("/proc/sysrq-trigger", "/proc/irq/default_smp_affinity", "/proc/sys/fs/binfmt_misc/register"),
+]
 
 
 @pytest.fixture
