@@ -1,4 +1,4 @@
-"""The default sandbox as bench/baseline.c reads it and as a bubblewrap command line, both from the same Spec and plan."""
+"""The default sandbox as bench/baseline.c reads it and as a bubblewrap command line, both from one Spec and plan."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def describe(prepared: container.Prepared, root: str) -> str:
     """Give the lines for baseline.c: in the order of the plan, with mount(2)'s names and numbers."""
     spec = prepared.spec
     process = process_of(spec)
-    lines = [("root", root)]
+    lines: list[tuple[str, ...]] = [("root", root)]
     lines += [
         ("uidmap", map_text(spec.linux.uid_mappings).rstrip("\n")),
         ("gidmap", map_text(spec.linux.gid_mappings).rstrip("\n")),
@@ -30,7 +30,7 @@ def describe(prepared: container.Prepared, root: str) -> str:
     lines += [("env", variable) for variable in process.env]
     lines.append(("tmpfs-root", f"mode=0755,size={spec.annotations.get(oci.ROOT_SIZE, '1g')}"))
     walked = plan(spec, container.options(prepared, None, 0)).child
-    attached = [index for index, step in enumerate(walked) if isinstance(step, steps.Attach)][0]
+    attached = next(index for index, step in enumerate(walked) if isinstance(step, steps.Attach))
     lines += [line for step in walked[:attached] for line in _small(step)]
     lines += [_mount(mount) for mount in spec.mounts]
     lines += [line for step in walked[attached:] for line in _small(step)]

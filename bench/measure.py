@@ -33,6 +33,10 @@ class Subject:
     def minimum(self) -> float:
         return self.times[0]
 
+    def line(self) -> str:
+        figures = f"{self.minimum * 1e3:9.3f} {self.median * 1e3:9.3f} {len(self.times):6}"
+        return f"  {self.name:34} {figures}  {self.note}".rstrip()
+
     def over(self, other: Subject) -> float:
         """The median, over the rounds, of the ratio of both medians of a round: both ran within the same moment."""
         pairs = zip(self.rounds, other.rounds, strict=True)
@@ -54,7 +58,7 @@ def repeat(once: Callable[[], object]) -> Callable[[int], list[float]]:
 
 
 def interleave(subjects: list[Subject], *, rounds: int, each: int) -> None:
-    """Measure all of them `rounds` times `each`, after one batch that does not count; the order turns with each round."""
+    """Measure all of them `rounds` times `each`, after a batch that doesn't count; the order turns with each round."""
     for subject in subjects:
         subject.batch(min(each, 5))
     for number in range(rounds):
@@ -74,3 +78,42 @@ def machine() -> dict[str, object]:
         "model": model,
         "load": [round(value, 1) for value in os.getloadavg()],
     }
+
+
+@dataclass
+class Table:
+    """Subjects that were measured together. `goals` are (subject, other, limit): the ratio of both, 0 for no limit."""
+
+    title: str
+    subjects: list[Subject]
+    goals: list[tuple[int, int, float]]
+
+    def ratios(self) -> list[dict[str, object]]:
+        found: list[dict[str, object]] = []
+        for mine, other, limit in self.goals:
+            ratio = self.subjects[mine].over(self.subjects[other])
+            of_minima = self.subjects[mine].minimum / self.subjects[other].minimum
+            names = {"what": self.subjects[mine].name, "over": self.subjects[other].name}
+            found.append(names | {"medians": round(ratio, 3), "minima": round(of_minima, 3), "goal": limit or None})
+        return found
+
+    def to_json(self) -> dict[str, object]:
+        rows = [
+            {
+                "name": s.name,
+                "min_ms": s.minimum * 1e3,
+                "median_ms": s.median * 1e3,
+                "runs": len(s.times),
+                "note": s.note,
+            }
+            for s in self.subjects
+        ]
+        return {"title": self.title, "rows": rows, "ratios": self.ratios()}
+
+    def __str__(self) -> str:
+        lines = [self.title, f"  {'':34} {'min ms':>9} {'median':>9} {'runs':>6}"]
+        lines += [subject.line() for subject in self.subjects]
+        for ratio in self.ratios():
+            goal = f"  goal: at most {ratio['goal']}" if ratio["goal"] else ""
+            lines.append(f"  {ratio['what']} / {ratio['over']}: {ratio['medians']} (of minima {ratio['minima']}){goal}")
+        return "\n".join(lines) + "\n"
