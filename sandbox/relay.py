@@ -31,12 +31,20 @@ def fits(descriptor: int, uid: int, *, writing: bool) -> bool:
     mode = found.st_mode
     if stat.S_ISCHR(mode):
         return found.st_rdev == os.makedev(1, 3)  # the null device; a terminal is never handed over
-    if not stat.S_ISFIFO(mode):
-        # A socket can't be opened by name at all. A file could be opened for more than it was given for: its owner may
-        # write to what is on stdin, read what is before the output, and change the mode.
+    if not stat.S_ISFIFO(mode) or not _nameless(descriptor):
+        # A socket can't be opened by name at all. A file, or a FIFO in a directory, could be opened for more than it was
+        # given for: its owner may write to what is on stdin, read what is before the output, and change the mode.
         return False
     wanted = stat.S_IWUSR if writing else stat.S_IRUSR
     return found.st_uid == uid and bool(mode & wanted)
+
+
+def _nameless(descriptor: int) -> bool:
+    """Tell whether a FIFO is a pipe(2)."""
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}").startswith("pipe:[")
+    except OSError:
+        return False
 
 
 class Stream:

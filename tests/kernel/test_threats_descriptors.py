@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -333,6 +334,24 @@ def test_a_file_on_stdin_or_stdout_is_not_given_away(ways: Ways, public_tmp: Pat
     assert given.read_text() == "question\n"
     assert taken.read_text().startswith("earlier secret\nquestion\n")
     assert {path.stat().st_mode & 0o7777 for path in (given, taken)} == {0o600}
+
+
+@pytest.mark.parametrize("mode", ["normal", "rootless"])
+def test_a_fifo_with_a_name_is_not_given_away(ways: Ways, public_tmp: Path, mode: str) -> None:
+    path = public_tmp / "fifo"
+    os.mkfifo(path, 0o600)
+    if mode == "rootless":
+        os.chown(path, ways.user.pw_uid, ways.user.pw_gid)
+    options = ["-i", "--userns", "host"] if mode != "rootless" else ["-i"]
+    both = os.open(path, os.O_RDWR)
+    os.write(both, b"question\n")
+
+    with path.open("rb", buffering=0) as stdin:
+        done = ways.run(mode, ["sh", "-c", "head -n 1; chmod 666 /proc/self/fd/0"], options, stdin=stdin)
+
+    os.close(both)
+    assert done.stdout == "question\n"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_a_file_that_is_given_away_can_be_changed_by_name(public_tmp: Path) -> None:
