@@ -839,6 +839,36 @@ def test_the_exit_code_says_what_came_out(stockade: Callable[..., Any], public_t
     assert os.listdir(public_tmp) == ["report.json"]
 
 
+@pytest.mark.parametrize("kind", ["device", "link", "fifo"])
+def test_an_output_that_is_a_device_or_a_link_is_written_to_and_not_replaced(
+    stockade: Callable[..., Any], public_tmp: Path, kind: str
+) -> None:
+    """`--output /dev/null` as root made the null device of the host a file."""
+    output, target = public_tmp / "output", public_tmp / "target"
+    target.touch()
+    reader = -1
+    if kind == "device":
+        os.mknod(output, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    elif kind == "fifo":
+        os.mkfifo(output)
+        reader = os.open(output, os.O_RDWR)
+    else:
+        output.symlink_to(target)
+    before = output.lstat()
+
+    with running(mapped(0)) as pid:
+        done = stockade("audit", f"pid:{pid}", "--output", str(output))
+
+    after = output.lstat()
+    assert done.returncode == 0, done.stderr
+    assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
+    assert kind != "link" or target.read_text()
+    assert kind != "fifo" or os.read(reader, 10)
+    assert sorted(os.listdir(public_tmp)) == ["output", "target"]
+    if reader >= 0:
+        os.close(reader)
+
+
 def test_a_user_audits_a_rootless_container_of_their_own(as_user: Callable[..., Any]) -> None:
     script = (
         "import subprocess, sys, json, time\n"
