@@ -8,7 +8,7 @@ control files) is fully known only when it is named in `Target.complete`: then n
 Within a fact, None means that this part is not known.
 """
 
-from collections.abc import Iterable
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -427,13 +427,9 @@ class Target:
 
     def __post_init__(self) -> None:
         """Sort the facts by kind once: rules and reports ask for them two hundred times."""
-        found: dict[type[Fact], list[Fact]] = {}
+        found: dict[type[Fact], list[Fact]] = defaultdict(list)
         for fact in self.facts:
-            kind = fact.__class__
-            if kind in found:
-                found[kind].append(fact)
-            else:
-                found[kind] = [fact]
+            found[fact.__class__].append(fact)
         self._by_kind.update({kind: tuple(each) for kind, each in found.items()})
 
     def all(self, kind: type[F]) -> tuple[F, ...]:
@@ -452,8 +448,3 @@ class Target:
     def gap(self, kind: type[Fact]) -> Gap | None:
         """Give the reason why facts of a kind are missing, where the collector told one."""
         return next((gap for gap in self.gaps if gap.kind is kind), None)
-
-
-def first(items: Iterable[F]) -> F | None:
-    """Give the first of some facts or None."""
-    return next(iter(items), None)

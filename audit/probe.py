@@ -268,7 +268,8 @@ def _by_directory(paths: Iterable[str]) -> tuple[str, ...]:
     return _in_order(tuple(paths))
 
 
-def _strings(texts: Iterable[str]) -> bytes:
+@lru_cache(maxsize=256)
+def _strings(texts: tuple[str, ...]) -> bytes:
     return b"".join([os.fsencode(text) + b"\0" for text in texts])
 
 
@@ -282,8 +283,8 @@ def _packed(request: Request, write: tuple[str, ...], read: tuple[str, ...]) -> 
         len(write), len(read), len(request.sockets), len(request.nodes),
         wanted.bounding, wanted.effective, wanted.inheritable, wanted.permitted,
     )  # fmt: skip
-    texts = (wanted.label, *write, *read, *request.sockets, *sorted(request.nodes))
-    return head + struct.pack(f"={len(groups)}I", *groups) + _strings(texts)
+    texts = ((wanted.label,), write, read, request.sockets, tuple(sorted(request.nodes)))
+    return b"".join((head, struct.pack(f"={len(groups)}I", *groups), *map(_strings, texts)))
 
 
 def _answer(

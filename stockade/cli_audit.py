@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stockade import __version__
-from stockade.errors import StockadeError, coloured, printable
+from stockade.errors import StockadeError, UsageError, coloured, printable
 from stockade.help import Command
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from stockade.audit import facts
 from stockade.audit.facts import Where
 from stockade.audit.targets.host import HostView
 from stockade.sandbox.linux import procfs, statx
+from stockade.sandbox.linux.mountinfo import Mount
 
 #: descriptors that are looked at, of one process
 MOST = 4096
@@ -30,6 +31,14 @@ class Place(NamedTuple):
     mounts: frozenset[int]
     devices: frozenset[tuple[int, int]]
     inodes: dict[str, int]
+
+    def including(self, own: tuple[Mount, ...], inodes: dict[str, int]) -> "Place":
+        """Add the mounts of a mount namespace that is nested in the container's."""
+        return Place(
+            self.mounts | {mount.id for mount in own},
+            self.devices | {(mount.major, mount.minor) for mount in own},
+            inodes or self.inodes,
+        )
 
 
 def facts_of(pid: int, place: Place, host: HostView) -> Iterator[facts.OpenDescriptor]:

@@ -51,6 +51,7 @@ class Finder:
     snapshot: Snapshot
     states: tuple[own.State, ...] = ()
     _roots: dict[int, bool] = field(default_factory=dict)
+    _alike: dict[object, list[Entry]] = field(default_factory=dict)
 
     def containers(self) -> tuple[Group, ...]:
         """Give every container-like group of the host, the oldest first."""
@@ -146,12 +147,16 @@ class Finder:
         return Group(f"pid:{pid}", f"pid {pid}", kind, (entry, *ordered), engine, state)
 
     def _like(self, place: tuple[str, object] | None, engine: Engine | None) -> Iterable[Entry]:
-        for each in self.snapshot.entries.values():
-            in_engine = (
-                engine is not None and engines.of_cgroup(each.cgroup) == engine and self._has_own_namespace(each)
-            )
-            if in_engine or (place and each.inodes.get(place[0]) == place[1]):
-                yield each
+        if not self._alike:
+            for each in self.snapshot.entries.values():
+                its = engines.of_cgroup(each.cgroup)
+                keys: list[object] = list(each.inodes.items())
+                if its and self._has_own_namespace(each):
+                    keys.append(its)
+                for key in keys:
+                    self._alike.setdefault(key, []).append(each)
+        found = [*self._alike.get(place, ()), *self._alike.get(engine, ())]
+        return {each.pid: each for each in found}.values()
 
     def container(self, name: str) -> Group:
         """Give the container of this name or with an id that begins so. Raises StockadeError for none or several."""

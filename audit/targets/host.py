@@ -44,6 +44,8 @@ _LSMS = (
     "landlock", "ima", "evm", "ipe",
 )  # fmt: skip
 _LSM_IDS = dict(enumerate(_LSMS, 100))
+# the modules that don't fill /proc/PID/attr/current are known, one that isn't known may
+_LABELLING = frozenset({"selinux", "smack", "tomoyo", "apparmor"})
 # Per interface and per neighbour table: hundreds of files that say the same of each interface
 _REPEATED = re.compile(r"^net/.*/(conf|neigh)/")
 # Open for everyone, and its handler asks for CAP_CHECKPOINT_RESTORE when something is written (kernel/pid_namespace.c)
@@ -180,6 +182,17 @@ class HostView:
                 if key not in found and not _REPEATED.match(path) and _writable(f"/proc/sys/{path}"):
                     found[key] = path
         return tuple(sorted(found.values()))
+
+    @cached_property
+    def labels(self) -> bool:
+        """Whether a security module may label processes; True where the modules can't be told."""
+        lsms = self.fact.lsms
+        return lsms is None or not _LABELLING.isdisjoint(lsms)
+
+    @cached_property
+    def root(self) -> statx.Statx:
+        """The auditor's own root directory."""
+        return statx.of("/")
 
     def has(self, path: str) -> bool:
         """Say whether this kernel has a file of /proc or /sys."""

@@ -110,7 +110,7 @@ class Identifier:
             permitted=caps.permitted,
             ambient=caps.ambient,
             no_new_privs=no_new_privs,
-            label=_profile(label(self.pid)) if self.host.fact.apparmor else "",
+            label=_profile(label(self.pid, self.host)) if self.host.fact.apparmor else "",
         )
 
 
@@ -128,8 +128,10 @@ def _inside(mappings: tuple[idmap.Mapping, ...], host: int) -> int:
     return _OVERFLOW if found is None else found
 
 
-def label(pid: int) -> str | None:
+def label(pid: int, host: HostView) -> str | None:
     """Give the current label of whatever security module fills attr/current, None without one."""
+    if not host.labels:
+        return None
     for name in ("attr/apparmor/current", "attr/current"):
         try:
             return procfs.read(pid, name).decode("utf-8", "replace").strip("\0\n ") or None
@@ -145,7 +147,7 @@ def _profile(text: str | None) -> str:
 
 def labels(pid: int, host: HostView) -> Iterator[facts.LsmLabel]:
     """Give the label, with the mode where AppArmor tells one."""
-    text = label(pid)
+    text = label(pid, host)
     if not text:
         return
     module = "apparmor" if host.fact.apparmor else "selinux" if host.fact.selinux else "lsm"

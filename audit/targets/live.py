@@ -130,12 +130,13 @@ def related(targets: Sequence[Target]) -> Iterable[Target]:
                 users.setdefault((space.kind, space.inode), []).append(target.id)
     overlaps = _overlaps(targets)
     for target in targets:
-        changed = list(target.facts)
-        for number, fact in enumerate(changed):
-            if isinstance(fact, facts.Namespace):
-                changed[number] = _shared(fact, users, target.id)
+        spaces = target.all(facts.Namespace)
+        changed = {space: _shared(space, users, target.id) for space in spaces}
+        known = target.facts
+        if any(after is not before for before, after in changed.items()):
+            known = tuple([changed[fact] if isinstance(fact, facts.Namespace) else fact for fact in known])
         complete = target.complete | {facts.SharedIds} if len(targets) > 1 else target.complete
-        yield replace(target, facts=(*changed, *overlaps.get(target.id, ())), complete=complete)
+        yield replace(target, facts=(*known, *overlaps.get(target.id, ())), complete=complete)
 
 
 def _shared(fact: facts.Namespace, users: dict[tuple[str, int], list[str]], identity: str) -> facts.Namespace:

@@ -86,7 +86,8 @@ class Collector:
             command = " ".join(process.cmdline(self.pid))
         except (PermissionError, ProcessLookupError):
             command = ""
-        if procfs.read(self.pid, "stat").rpartition(b")")[2].split()[19] != str(group.first.start).encode():
+        state = procfs.read(self.pid, "stat").rpartition(b")")[2].split()
+        if state[0] in b"ZX" or state[19] != str(group.first.start).encode():
             raise ProcessLookupError(self.pid)
         self.complete -= {gap.kind for gap in self.gaps}
         return Target(
@@ -94,7 +95,7 @@ class Collector:
             name=group.name,
             kind=group.kind,
             # Kinds of one fact first: whoever looks for one of them need not pass hundreds of files and devices.
-            facts=tuple(sorted(self.facts, key=lambda fact: fact.many)),
+            facts=(*[fact for fact in self.facts if not fact.many], *[fact for fact in self.facts if fact.many]),
             gaps=tuple(self.gaps),
             complete=frozenset(self.complete),
             pids=tuple([entry.pid for entry in group.entries]),
@@ -271,8 +272,7 @@ class Collector:
         """Give descriptors and program of another process of the container, whose own mounts count too."""
         try:
             if entry.inodes.get("mnt") != place.inodes.get("mnt"):
-                own = mountinfo.of(entry.pid)
-                place = replace_place(place, own, entry.inodes)
+                place = place.including(mountinfo.of(entry.pid), entry.inodes)
             yield from descriptors.facts_of(entry.pid, place, self.host)
             yield descriptors.executable(entry.pid, place, self.host)
         except (ProcessLookupError, FileNotFoundError, ValueError):
@@ -296,7 +296,7 @@ class Collector:
                     capabilities=status.caps.effective | status.caps.permitted,
                     no_new_privs=status.no_new_privs,
                     seccomp=seccomp,
-                    lsm=identity.label(entry.pid) if first.seccomp is not None else None,
+                    lsm=identity.label(entry.pid, self.host) if first.seccomp is not None else None,
                 )
             )
         self.complete.add(facts.Process)
@@ -309,8 +309,8 @@ class Collector:
             reason = _NEEDS_ROOT if self.options.probe else "the probe was left out"
             self._gap(reason, facts.ControlFile, facts.DeviceNode)
             return
-        request = self._request(status, inodes, view, who)
         root = statx.of(f"/proc/{self.pid}/root")
+        request = self._request(status, inodes, view, who, root)
         self._key = (
             request.credentials,
             tuple(sorted(inodes.items())),
@@ -329,14 +329,14 @@ class Collector:
             self.cache.answers[self._key] = f"the probe can't start: {_words(error)}"
 
     def _request(
-        self, status: Status, inodes: dict[str, int], view: mounts.View, who: identity.Identifier
+        self, status: Status, inodes: dict[str, int], view: mounts.View, who: identity.Identifier, root: statx.Statx
     ) -> probe.Request:
         joined = ("user", "mnt", "net", "ipc", "uts", "cgroup")
         flags = 0
         for kind in joined:
             if inodes.get(kind) != self.host.own.get(kind):
                 flags |= namespaces.FLAGS[kind]
-        root, mine = statx.of(f"/proc/{self.pid}/root"), statx.of("/")
+        mine = self.host.root
         return probe.Request(
             pid=self.pid,
             join=flags,
@@ -373,7 +373,7 @@ class Collector:
             self.facts += self._sockets
             return
         hosts = {kind: self.host.is_host(kind, inode) for kind, inode in inodes.items()}
-        self.facts += controls.facts_of(answer.write, answer.read, hosts)
+        self.facts += self._controls(answer, hosts)
         self.complete |= {facts.ControlFile, facts.EngineSocket}
         if not answer.label:
             self._gap(
@@ -383,6 +383,13 @@ class Collector:
         # A socket stays in the network namespace that it was made in: an inherited one is the host's.
         self._connected(None if self.host.peers is None else self.host.peers | (answer.peers or {}))
         self._devices(answer)
+
+    def _controls(self, answer: probe.Answer, hosts: dict[str, bool | None]) -> tuple[facts.ControlFile, ...]:
+        """Give the facts of the control files; targets with the same answer share them."""
+        key = id(answer), *hosts.items()
+        if key not in self.cache.controls:
+            self.cache.controls[key] = tuple(controls.facts_of(answer.write, answer.read, hosts))
+        return self.cache.controls[key]
 
     def _connected(self, peers: dict[int, int] | None) -> None:
         if not self.host.trusted or not self.host.engine_ends:
@@ -398,16 +405,18 @@ class Collector:
             self.facts += descriptors.engine_sockets(entry.pid, found, peers, self.host)
 
     def _devices(self, answer: probe.Answer) -> None:
-        policy = self.cache.policies[self.group.first.cgroup]
-        for node in answer.devices:
-            kind: Literal["block", "char"] = "block" if node.block else "char"
-            permitted = resources.permits(policy, block=node.block, major=node.major, minor=node.minor)
-            self.facts.append(
-                facts.DeviceNode(
-                    where=Where(f"/proc/{self.pid}/root{node.path}"), path=node.path, kind=kind, major=node.major,
-                    minor=node.minor, usable=node.usable, policy=permitted,
-                )
-            )  # fmt: skip
+        key = id(answer), self.group.first.cgroup
+        if key not in self.cache.permitted:
+            policy = self.cache.policies[self.group.first.cgroup]
+            self.cache.permitted[key] = tuple([resources.permits(policy, node) for node in answer.devices])
+        root = f"/proc/{self.pid}/root"
+        self.facts += [
+            facts.DeviceNode(
+                where=Where(root + node.path), path=node.path, kind="block" if node.block else "char",
+                major=node.major, minor=node.minor, usable=node.usable, policy=permitted,
+            )
+            for node, permitted in zip(answer.devices, self.cache.permitted[key], strict=True)
+        ]  # fmt: skip
         if "devices" in answer.errors:
             self._gap(answer.errors["devices"], facts.DeviceNode)
         else:
@@ -431,17 +440,6 @@ class Collector:
             arguments = ()
         guest = engines.guest_of(status.name, arguments, engine)
         self.facts.append(facts.Runtime(where=Where(f"/proc/{self.pid}/cgroup"), engine=engine, sandbox=guest))
-
-
-def replace_place(
-    place: descriptors.Place, own: tuple[mountinfo.Mount, ...], inodes: dict[str, int]
-) -> descriptors.Place:
-    """Add a nested mount namespace's mounts to a container's."""
-    return descriptors.Place(
-        place.mounts | {mount.id for mount in own},
-        place.devices | {(mount.major, mount.minor) for mount in own},
-        inodes or place.inodes,
-    )
 
 
 def _words(error: Exception) -> str:

@@ -5,6 +5,7 @@ from typing import Literal
 
 from stockade.audit import facts
 from stockade.audit.facts import Where
+from stockade.audit.probe import Device
 from stockade.audit.targets.host import HostView
 from stockade.sandbox.linux import cgroup_devices, cgroups, process, procfs
 
@@ -68,10 +69,10 @@ def policy_fact(found: cgroup_devices.DevicePolicy, pid: int) -> facts.DevicePol
     return facts.DevicePolicy(where=where, default="allow", source="none")
 
 
-def permits(found: cgroup_devices.DevicePolicy, *, block: bool, major: int, minor: int) -> bool | None:
+def permits(found: cgroup_devices.DevicePolicy, device: Device) -> bool | None:
     """Say whether the policy lets a device be opened for reading; None where only BPF programs know."""
     if found.policy is not None:
-        return found.policy.permits("b" if block else "c", major, minor, "r")
+        return found.policy.permits("b" if device.block else "c", device.major, device.minor, "r")
     return True if found.restricted is False else None
 
 

@@ -14,6 +14,9 @@ class Cache:
     limits: dict[str, tuple[tuple[facts.CgroupLimit, ...], dict[str, str]]] = field(default_factory=dict)
     policies: dict[str, DevicePolicy] = field(default_factory=dict)
     answers: dict[object, probe.Answer | str] = field(default_factory=dict)
+    # of answers that are kept above, or by the prober, by their identity: they hold dictionaries
+    controls: dict[object, tuple[facts.ControlFile, ...]] = field(default_factory=dict)
+    permitted: dict[object, tuple[bool | None, ...]] = field(default_factory=dict)
     host_cgroups: frozenset[tuple[str, str]] | None = None
 
 
