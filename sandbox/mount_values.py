@@ -88,8 +88,7 @@ def _tmpfs(destination: str, options: list[str]) -> MountRequest:
             values[key] = _tmpfs_value(key, content)
         elif option in _TMPFS_FLAGS:
             flags = [flag for flag in flags if flag not in (f"no{option}", option)]
-            if option not in ("suid", "dev", "exec"):
-                flags.append(option)
+            flags.append(option)
         else:
             raise UsageError(
                 f"{option!r} is not an option of tmpfs; there are size=, mode=, uid=, gid=, exec, ro and more"

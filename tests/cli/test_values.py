@@ -66,7 +66,7 @@ if TYPE_CHECKING:
         (
             mount_values.tmpfs,
             "/t:size=1m,mode=1777,exec",
-            MountRequest("tmpfs", "tmpfs", "/t", False, ("nosuid", "nodev", "size=1048576", "mode=1777")),
+            MountRequest("tmpfs", "tmpfs", "/t", False, ("nosuid", "nodev", "exec", "size=1048576", "mode=1777")),
         ),
         (mount_values.tmpfs, "/t:ro", MountRequest("tmpfs", "tmpfs", "/t", True, ("nosuid", "nodev", "noexec"))),
         (mount_values.device, "/dev/fuse", DeviceRequest("/dev/fuse", "/dev/fuse", "rwm")),

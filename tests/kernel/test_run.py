@@ -429,3 +429,11 @@ def test_a_single_uid_map_is_a_first_class_path(
     )  # fmt: skip
 
     assert done.stdout.split() == ["0", "0", str(uid), "1", "wrote"], done.stderr
+
+
+def test_a_tmpfs_is_noexec_unless_exec_is_asked_for(stockade: Run, rootfs: Path) -> None:
+    script = "cp /bin/busybox /a/true && cp /bin/busybox /b/true && /b/true && ! /a/true"
+    done = stockade("run", "--rm", "--rootfs", str(rootfs), "--tmpfs", "/a", "--tmpfs", "/b:exec", "sh", "-c", script)
+
+    assert done.returncode == 0, done.stderr
+    assert "Permission denied" in done.stderr
