@@ -146,6 +146,8 @@ def _rendered(report: Report, style: str, output: str | None) -> str:
 
 def _writable(output: str | None) -> None:
     """Refuse an output that can't be written before the work is done and not after it."""
+    if output == "":
+        raise UsageError("--output: the name of the file is empty", hint="leave it out for standard output")
     directory = os.path.dirname(output or "") or "."
     if output is not None and _stands_for_another(output) and os.access(output, os.W_OK):
         return

@@ -835,6 +835,7 @@ def test_the_exit_code_says_what_came_out(stockade: Callable[..., Any], public_t
     assert stockade("audit", "nonsense").returncode == 2
     assert stockade("audit", "pid:4194304").returncode == 3
     assert stockade("audit", "--output", "/nonexistent/x", "self").returncode == 4
+    assert stockade("audit", "--output", "", "self").returncode == 2
     assert stockade("audit", "--explain", "MNT-SOCK").returncode == 0
     assert os.listdir(public_tmp) == ["report.json"]
 
