@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -13,10 +14,10 @@ from bench.measure import Subject, Table, interleave
 from stockade import Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 STOCKADE = os.path.join(os.path.dirname(sys.executable), "stockade")
-FURTHER = 40
+FURTHER = 100
 CONTAINERS, EACH = 20, 50
 #: 1 is a verdict
 VERDICTS = (0, 1)
@@ -24,49 +25,66 @@ VERDICTS = (0, 1)
 
 def audits(_scratch: str, rounds: int) -> Table:
     """`stockade audit pid:N` and `audit all` over containers with a thousand processes in all."""
-    with _Population() as pids:
-        one = [STOCKADE, "audit", "--format", "json", f"pid:{pids[0]}"]
-        many = [STOCKADE, "audit", "--format", "json", *(f"pid:{pid}" for pid in pids[: FURTHER + 1])]
-        everything = [STOCKADE, "audit", "--format", "json", "all"]
-
-        def further(_count: int) -> list[float]:
-            alone = processes.command(one, allowed=VERDICTS)
-            return [(processes.command(many, allowed=VERDICTS) - alone) / FURTHER]
-
+    with _Population(FURTHER + 1, 1) as apart, _Population(CONTAINERS, EACH) as crowd:
+        one = _command(apart[:1])
         subjects = [
             Subject("audit pid:N, the whole command", lambda _: [processes.command(one, allowed=VERDICTS)]),
-            Subject(f"each of {FURTHER} further processes", further, "goal: 5 ms"),
-            Subject("audit all", lambda _: [processes.command(everything, allowed=VERDICTS)]),
+            Subject(f"each of {FURTHER} more, in a container each", _further(apart), "goal: 5 ms"),
+            Subject(f"each of {FURTHER} more, among {EACH} processes", _further(crowd)),
+            Subject(
+                "audit all",
+                lambda _: [processes.command(_command([]), allowed=VERDICTS)],
+                f"{CONTAINERS} containers of {EACH} processes, {FURTHER + 1} of one, and what else runs here",
+            ),
         ]
         interleave(subjects, rounds=rounds, each=1)
-    subjects[2].note = f"{CONTAINERS} containers of {EACH} processes, and what else runs here"
     return Table("Audit", subjects, [])
 
 
+def _command(pids: list[int]) -> list[str]:
+    return [STOCKADE, "audit", "--format", "json", *([f"pid:{pid}" for pid in pids] or ["all"])]
+
+
+def _further(pids: list[int]) -> Callable[[int], list[float]]:
+    one, many = _command(pids[:1]), _command(pids[: FURTHER + 1])
+
+    def batch(_count: int) -> list[float]:
+        alone = processes.command(one, allowed=VERDICTS)
+        return [(processes.command(many, allowed=VERDICTS) - alone) / FURTHER]
+
+    return batch
+
+
 class _Population:
-    """A thousand processes in containers, in threads of this process until it is left; gives the pids as seen here."""
+    """Containers of so many processes each, run by threads of ours until it is left; gives the sleepers' pids."""
 
-    def __init__(self) -> None:
+    def __init__(self, containers: int, each: int) -> None:
         self.sandbox = Sandbox(ahead=0)
-        program = f"for i in $(seq {EACH - 1}); do sleep 3600 & done; wait"
-        self.threads = [threading.Thread(target=self._run, args=(program,), daemon=True) for _ in range(CONTAINERS)]
+        self.wanted = containers * max(1, each - 1)
+        self.program = f"for i in $(seq {each - 1}); do sleep 3600 & done; wait" if each > 1 else "exec sleep 3600"
+        self.threads = [threading.Thread(target=self._run) for _ in range(containers)]
+        self.pids: list[int] = []
 
-    def _run(self, program: str) -> None:
-        self.sandbox.run(["/bin/sh", "-c", program], timeout=3000)
+    def _run(self) -> None:
+        self.sandbox.run(["/bin/sh", "-c", self.program], timeout=3000)
 
     def __enter__(self) -> list[int]:
         before = set(_sleepers())
         for thread in self.threads:
             thread.start()
         deadline = time.monotonic() + 60
-        while len(found := [pid for pid in _sleepers() if pid not in before]) < CONTAINERS * (EACH - 1):
+        while len(self.pids) < self.wanted:
             if time.monotonic() > deadline:
-                raise SystemExit(f"only {len(found)} processes came up")
+                raise SystemExit(f"only {len(self.pids)} processes came up")
             time.sleep(0.2)
-        return found
+            self.pids = [pid for pid in _sleepers() if pid not in before]
+        return self.pids
 
     def __exit__(self, *_: object) -> None:
-        """Leave the containers to the end of this process: their launcher kills them then."""
+        for pid in self.pids:
+            os.kill(pid, signal.SIGKILL)
+        for thread in self.threads:
+            thread.join()
 
 
 def _sleepers() -> Iterator[int]:
