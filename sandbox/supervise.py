@@ -24,6 +24,8 @@ else:
 FORWARDED = ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGCONT", "SIGWINCH")
 #: so many interrupts that the program ignores end it, as with docker run
 PATIENCE = 3
+#: what ends no process that has no handler for it, signal(7)
+HARMLESS = ("SIGCHLD", "SIGCONT", "SIGSTOP", "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGURG", "SIGWINCH")
 
 
 class Ending(Record):
@@ -93,6 +95,7 @@ class Supervisor:
         self.deadline = None if deadline is None else self.started + deadline
         self.why = "exit"
         self.interrupts = 0
+        self.fatal = 0  # the signal that we ended it for
 
     def wait(self) -> Ending:
         """Serve until the first process has ended, then empty the pipes."""
@@ -112,7 +115,7 @@ class Supervisor:
         )
         return Ending(
             exit_code=os.WEXITSTATUS(status) if os.WIFEXITED(status) else 0,
-            signal=os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
+            signal=self.fatal or os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
             why=self.why,
             wall=wall,
             cpu=usage.ru_utime + usage.ru_stime,
@@ -163,7 +166,11 @@ class Supervisor:
                 return
         if number == _signal.SIGTERM:
             number = self.container.prepared.request.stop_signal or number
-        self.container.signal(number)
+        if self.container.prepared.contained and _would_end(self.container.child.pid, number):
+            self.fatal = self.fatal or number
+            self.container.kill()
+        else:
+            self.container.signal(number)
 
     def _stop(self, why: str) -> None:
         if self.why == "exit":
@@ -173,3 +180,25 @@ class Supervisor:
 
     def _expired(self) -> bool:
         return self.why != "exit" and time.monotonic() > self.started + 3600
+
+
+def _would_end(pid: int, number: int) -> bool:
+    """Tell whether a signal would end the process, were it not the first of its PID namespace.
+
+    That one gets no signal which it neither handles nor waits for, pid_namespaces(7): `timeout 5 stockade run sleep 60`
+    would wait for the minute. False where it can't be told.
+    """
+    if number in [getattr(_signal, name) for name in HARMLESS]:
+        return False
+    try:
+        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
+            lines = [line.split() for line in file if line.startswith(("SigBlk:", "SigIgn:", "SigCgt:"))]
+        with open(f"/proc/{pid}/syscall", encoding="ascii") as file:
+            call = file.read().split()[0]
+    except OSError:
+        return False
+    from stockade.sandbox.linux import syscalls
+
+    # What sigtimedwait(2) waits for doesn't count as blocked meanwhile, do_sigtimedwait() in kernel/signal.c.
+    waits = call == str(syscalls.numbers(os.uname().machine).get("rt_sigtimedwait", call))
+    return not waits and not any([int(mask, 16) >> number - 1 & 1 for _, mask in lines])

@@ -437,3 +437,34 @@ def test_a_tmpfs_is_noexec_unless_exec_is_asked_for(stockade: Run, rootfs: Path)
 
     assert done.returncode == 0, done.stderr
     assert "Permission denied" in done.stderr
+
+
+#: as tini and other inits do it
+WAITS = "s.pthread_sigmask(s.SIG_BLOCK, {15}); s.sigwaitinfo({15}); raise SystemExit(7)"
+
+
+@pytest.mark.parametrize(
+    ("options", "program", "code"),
+    [
+        ([], "exec sleep 60", 143),
+        (["--init"], "exec sleep 60", 143),
+        (["--stop-signal", "QUIT"], "exec sleep 60", 131),
+        ([], "trap 'exit 7' TERM; echo; while :; do sleep 0.01; done", 7),
+        (["--init"], "trap 'exit 7' TERM; echo; while :; do sleep 0.01; done", 7),
+        (["--stop-signal", "USR1"], "trap 'exit 7' USR1; echo; while :; do sleep 0.01; done", 7),
+        ([], "trap '' TERM; echo; sleep 0.3; exit 7", 7),
+        ([], f"exec python3 -c 'import signal as s; {WAITS}'", 7),
+    ],
+)
+def test_a_signal_does_to_the_first_process_what_it_does_to_any(options: list[str], program: str, code: int) -> None:
+    """The kernel itself drops what the first process of a PID namespace has no handler for: TERM would do nothing."""
+    argv = [*STOCKADE, "run", "--rm", *options, "--host", "sh", "-c", f"echo; {program}"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=MODES.parents[1]) as running:
+        assert running.stdout is not None
+        for _ in range(program.count("echo") + 1):
+            running.stdout.readline()
+        if "exec" in program:
+            time.sleep(0.2)
+        running.terminate()
+
+        assert running.wait(10) == code
