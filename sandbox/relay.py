@@ -32,8 +32,8 @@ def fits(descriptor: int, uid: int, *, writing: bool) -> bool:
     if stat.S_ISCHR(mode):
         return found.st_rdev == os.makedev(1, 3)  # the null device; a terminal is never handed over
     if not stat.S_ISFIFO(mode) or not _nameless(descriptor):
-        # A socket can't be opened by name at all. A file, or a FIFO in a directory, could be opened for more than it was
-        # given for: its owner may write to what is on stdin, read what is before the output, and change the mode.
+        # A socket can't be opened by name at all. A file, or a FIFO in a directory, could be opened for more than it
+        # was given for: its owner may write to what is on stdin, read what is before the output, change the mode.
         return False
     wanted = stat.S_IWUSR if writing else stat.S_IRUSR
     return found.st_uid == uid and bool(mode & wanted)

@@ -859,9 +859,9 @@ def test_an_output_that_is_a_device_or_a_link_is_written_to_and_not_replaced(
 
     with running(mapped(0)) as pid:
         done = stockade("audit", f"pid:{pid}", "--output", str(output))
+        assert done.returncode == 0, done.stderr
 
     after = output.lstat()
-    assert done.returncode == 0, done.stderr
     assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
     assert kind != "link" or target.read_text()
     assert kind != "fifo" or os.read(reader, 10)

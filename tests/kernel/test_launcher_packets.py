@@ -76,7 +76,7 @@ class Launcher:
         self.ended = False
 
     def send(self, packet: bytes, given: int = 1, *, wait: float = 0.05, go: bytes = b"") -> list[tuple[int, ...]]:
-        """Send a packet with a socket and `given` - 1 null devices; give the answers until the end, or `wait` seconds."""
+        """Send a packet with a socket and `given` - 1 null devices; give the answers, for `wait` seconds at most."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         null = os.open("/dev/null", os.O_RDWR)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
