@@ -155,9 +155,8 @@ class Sandbox:
         self.prepared = container.prepare(Request(argv=("true",), **options))
         self.process = process_of(self.prepared.spec)
         self.ahead, self._runs = ahead, 0
-        self._owner = self.prepared.user_outside
+        self._owner = self.prepared.owner_outside
         self._inside = self.prepared.pipes_inside
-        self._chown = self._owner != os.geteuid() and not self._inside
         self._encoded: launch.Encoded | None = None
         self._options = container.options(self.prepared, None, 6 if self._inside else 0)
         self._last = self._before_execute()
@@ -317,8 +316,7 @@ class Sandbox:
             streams.append(writer)
             collected[reader] = bytearray()
             stack.callback(os.close, reader)
-            if self._chown:
-                os.fchown(writer, self._owner, -1)
+            container.give(writer, self._owner)
         return streams, collected
 
     def _go(

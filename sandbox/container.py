@@ -58,11 +58,20 @@ class Prepared(Record):
     @property
     def user_outside(self) -> int:
         """Give the program's uid as we see it."""
-        inside = process_of(self.spec).user.uid
-        for mapping in self.spec.linux.uid_mappings:
-            if mapping.container_id <= inside < mapping.container_id + mapping.size:
-                return mapping.host_id + inside - mapping.container_id
-        return inside
+        return self.owner_outside[0]
+
+    @property
+    def owner_outside(self) -> tuple[int, int]:
+        """Give the program's uid and gid as we see them."""
+        user, linux = process_of(self.spec).user, self.spec.linux
+        return _outside(user.uid, linux.uid_mappings), _outside(user.gid, linux.gid_mappings)
+
+
+def _outside(inside: int, maps: Sequence[oci.LinuxIDMapping]) -> int:
+    for mapping in maps:
+        if mapping.container_id <= inside < mapping.container_id + mapping.size:
+            return mapping.host_id + inside - mapping.container_id
+    return inside
 
 
 def prepare(request: Request) -> Prepared:
@@ -215,6 +224,16 @@ def close(descriptors: Sequence[int]) -> None:
         os.close(descriptor)
 
 
+def give(pipe: int, owner: tuple[int, int]) -> None:
+    """Let every user of the container open the pipe by name, who has it anyway, and its root change the owner.
+
+    Servers start as root, open /dev/stdout as another user, or chown(2) it to one, as nginx does when it reopens logs.
+    """
+    os.fchmod(pipe, 0o666)
+    if owner[0] != os.geteuid():
+        os.fchown(pipe, *owner)
+
+
 class Container:
     """A container that runs, with all that belongs to it outside."""
 
@@ -250,10 +269,10 @@ def start(
     `meanwhile` is done while the new process sets up, before its program may start.
     """
     spec, host = prepared.spec, prepared.host
-    if not wiring.inside and prepared.user_outside != host.uid:
+    if not wiring.inside:
         for number, descriptor in enumerate(wiring.given):
             if wiring.pipes >> number & 1:
-                os.fchown(descriptor, prepared.user_outside, -1)
+                give(descriptor, prepared.owner_outside)
     the_plan = plan(spec, options(prepared, cgroup, wiring.pipes if wiring.inside else 0))
     given, opened = inputs(the_plan, wiring.given, cgroup)
     try:

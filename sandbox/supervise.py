@@ -201,4 +201,4 @@ def _would_end(pid: int, number: int) -> bool:
 
     # What sigtimedwait(2) waits for doesn't count as blocked meanwhile, do_sigtimedwait() in kernel/signal.c.
     waits = call == str(syscalls.numbers(os.uname().machine).get("rt_sigtimedwait", call))
-    return not waits and not any([int(mask, 16) >> number - 1 & 1 for _, mask in lines])
+    return not waits and not any(int(mask, 16) >> number - 1 & 1 for _, mask in lines)

@@ -746,6 +746,7 @@ static void step_own_stdio(void) {
         check(pipe2(ends, O_CLOEXEC));
         int mine = i == 0 ? 0 : 1;
         check(fchown(ends[mine], uid, (gid_t)-1));
+        check(fchmod(ends[mine], 0666)); /* for a program that changes its user and then opens it by name */
         check(dup3(ends[mine], i, 0));
         check(answer(sync_fd, (struct answer){STREAM, step_number, 0, (uint32_t)i}, ends[!mine]));
         close(ends[0]);

@@ -468,3 +468,21 @@ def test_a_signal_does_to_the_first_process_what_it_does_to_any(options: list[st
         running.terminate()
 
         assert running.wait(10) == code
+
+
+@pytest.mark.parametrize("stream", ["/dev/stdout", "/proc/self/fd/2"])
+def test_a_server_opens_its_log_by_name_after_it_has_become_another_user(stream: str, rootfs: Path) -> None:
+    """As PHP and Apache do; nginx also gives its log to its workers' user when it reopens it."""
+    script = f"chown -L app {stream} && su -s /bin/sh nobody -c 'echo logged >{stream}'"
+    argv = [*STOCKADE, "run", "--rm", "--rootfs", str(rootfs), "sh", "-c", script]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=MODES.parents[1])
+
+    assert done.returncode == 0, done.stderr
+    assert "logged\n" in done.stdout + done.stderr
+
+
+def test_a_users_container_may_open_its_log_as_another_user_too(as_user: Run, user_rootfs: Path) -> None:
+    script = "su -s /bin/sh nobody -c 'echo logged >/dev/stdout'"
+    done = as_user([*STOCKADE, "run", "--rm", "--mode", "normal", "--rootfs", str(user_rootfs), "sh", "-c", script])
+
+    assert done.stdout == "logged\n", done.stderr
