@@ -14,7 +14,7 @@ from bench.measure import Subject, Table, interleave
 from stockade import Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 STOCKADE = os.path.join(os.path.dirname(sys.executable), "stockade")
 FURTHER = 100
@@ -26,18 +26,15 @@ VERDICTS = (0, 1)
 def audits(_scratch: str, rounds: int) -> Table:
     """`stockade audit pid:N` and `audit all` over containers with a thousand processes in all."""
     with _Population(FURTHER + 1, 1) as apart, _Population(CONTAINERS, EACH) as crowd:
-        one = _command(apart[:1])
         subjects = [
-            Subject("audit pid:N, the whole command", lambda _: [processes.command(one, allowed=VERDICTS)]),
-            Subject(f"each of {FURTHER} more, in a container each", _further(apart), "goal: 5 ms"),
-            Subject(f"each of {FURTHER} more, among {EACH} processes", _further(crowd)),
-            Subject(
-                "audit all",
-                lambda _: [processes.command(_command([]), allowed=VERDICTS)],
-                f"{CONTAINERS} containers of {EACH} processes, {FURTHER + 1} of one, and what else runs here",
-            ),
+            _whole("audit pid:N, the whole command", apart[:1]),
+            _further(f"each of {FURTHER} more, in a container each", apart),
+            _further(f"each of {FURTHER} more, among {EACH} processes", crowd),
+            _whole("audit all", []),
         ]
         interleave(subjects, rounds=rounds, each=1)
+    subjects[1].note = "goal: 5 ms"
+    subjects[3].note = f"{CONTAINERS} containers of {EACH} processes, {FURTHER + 1} of one, and what else runs here"
     return Table("Audit", subjects, [])
 
 
@@ -45,14 +42,24 @@ def _command(pids: list[int]) -> list[str]:
     return [STOCKADE, "audit", "--format", "json", *([f"pid:{pid}" for pid in pids] or ["all"])]
 
 
-def _further(pids: list[int]) -> Callable[[int], list[float]]:
+def _whole(name: str, pids: list[int]) -> Subject:
+    argv = _command(pids)
+    subject = Subject(name, lambda _: [processes.command(argv, allowed=VERDICTS, cpu=subject.cpu)])
+    return subject
+
+
+def _further(name: str, pids: list[int]) -> Subject:
     one, many = _command(pids[:1]), _command(pids[: FURTHER + 1])
 
     def batch(_count: int) -> list[float]:
-        alone = processes.command(one, allowed=VERDICTS)
-        return [(processes.command(many, allowed=VERDICTS) - alone) / FURTHER]
+        cpu: list[float] = []
+        alone = processes.command(one, allowed=VERDICTS, cpu=cpu)
+        all_of_them = processes.command(many, allowed=VERDICTS, cpu=cpu)
+        subject.cpu.append((cpu[1] - cpu[0]) / FURTHER)
+        return [(all_of_them - alone) / FURTHER]
 
-    return batch
+    subject = Subject(name, batch)
+    return subject
 
 
 class _Population:

@@ -29,7 +29,7 @@ def commands(scratch: str, rounds: int) -> Table:
         ("crun run, no filter", ["crun", "run", "--bundle", _without_filter(bundle), "stockade-bench"]),
         ("python3 -c pass", [sys.executable, "-c", "pass"]),
     ]
-    subjects = [Subject(name, _batch(argv)) for name, argv in candidates if shutil.which(argv[0])]
+    subjects = [_subject(name, argv) for name, argv in candidates if shutil.which(argv[0])]
     interleave(subjects, rounds=rounds, each=3)
     places = {subject.name: number for number, subject in enumerate(subjects)}
     goals = [(0, places["runc run"], 1.0)] if "runc run" in places else []
@@ -37,8 +37,9 @@ def commands(scratch: str, rounds: int) -> Table:
     return Table("Command: a whole process, a root file system with /bin/true", subjects, goals)
 
 
-def _batch(argv: list[str]):  # type: ignore[no-untyped-def] # noqa: ANN202
-    return lambda count: [processes.command(argv) for _ in range(count)]
+def _subject(name: str, argv: list[str]) -> Subject:
+    subject = Subject(name, lambda count: [processes.command(argv, cpu=subject.cpu) for _ in range(count)])
+    return subject
 
 
 def _bundle(scratch: str) -> str:

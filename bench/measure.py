@@ -20,6 +20,7 @@ class Subject:
     batch: Callable[[int], list[float]]
     note: str = ""
     rounds: list[list[float]] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)  # seconds of processor time, where they are known
 
     @property
     def times(self) -> list[float]:
@@ -35,7 +36,8 @@ class Subject:
 
     def line(self) -> str:
         figures = f"{self.minimum * 1e3:9.3f} {self.median * 1e3:9.3f} {len(self.times):6}"
-        return f"  {self.name:34} {figures}  {self.note}".rstrip()
+        cpu = f"{statistics.median(self.cpu) * 1e3:8.2f}" if self.cpu else " " * 8
+        return f"  {self.name:38} {figures} {cpu}  {self.note}".rstrip()
 
     def over(self, other: Subject) -> float:
         """The median, over the rounds, of the ratio of both medians of a round: both ran within the same moment."""
@@ -91,10 +93,12 @@ class Table:
     def ratios(self) -> list[dict[str, object]]:
         found: list[dict[str, object]] = []
         for mine, other, limit in self.goals:
-            ratio = self.subjects[mine].over(self.subjects[other])
-            of_minima = self.subjects[mine].minimum / self.subjects[other].minimum
-            names = {"what": self.subjects[mine].name, "over": self.subjects[other].name}
-            found.append(names | {"medians": round(ratio, 3), "minima": round(of_minima, 3), "goal": limit or None})
+            one, two = self.subjects[mine], self.subjects[other]
+            row: dict[str, object] = {"what": one.name, "over": two.name, "medians": round(one.over(two), 3)}
+            row["minima"] = round(one.minimum / two.minimum, 3)
+            if one.cpu and two.cpu:
+                row["cpu"] = round(statistics.median(one.cpu) / statistics.median(two.cpu), 3)
+            found.append(row | {"goal": limit or None})
         return found
 
     def to_json(self) -> dict[str, object]:
@@ -103,6 +107,7 @@ class Table:
                 "name": s.name,
                 "min_ms": s.minimum * 1e3,
                 "median_ms": s.median * 1e3,
+                "cpu_ms": statistics.median(s.cpu) * 1e3 if s.cpu else None,
                 "runs": len(s.times),
                 "note": s.note,
             }
@@ -111,9 +116,10 @@ class Table:
         return {"title": self.title, "rows": rows, "ratios": self.ratios()}
 
     def __str__(self) -> str:
-        lines = [self.title, f"  {'':34} {'min ms':>9} {'median':>9} {'runs':>6}"]
+        lines = [self.title, f"  {'':38} {'min ms':>9} {'median':>9} {'runs':>6} {'CPU':>8}"]
         lines += [subject.line() for subject in self.subjects]
         for ratio in self.ratios():
             goal = f"  goal: at most {ratio['goal']}" if ratio["goal"] else ""
-            lines.append(f"  {ratio['what']} / {ratio['over']}: {ratio['medians']} (of minima {ratio['minima']}){goal}")
+            others = f"of minima {ratio['minima']}" + (f", of CPU time {ratio['cpu']}" if "cpu" in ratio else "")
+            lines.append(f"  {ratio['what']} / {ratio['over']}: {ratio['medians']} ({others}){goal}")
         return "\n".join(lines) + "\n"
