@@ -71,7 +71,7 @@ def _bounded(mount: oci.Mount, size: int) -> oci.Mount:
     """Give a tmpfs a size and a number of inodes where it has none: the kernel's own are half of all memory, each."""
     if mount.type != "tmpfs":
         return mount
-    given = dict([option.partition("=")[::2] for option in mount.options])
+    given = {name: value for name, _, value in [option.partition("=") for option in mount.options]}
     more: tuple[str, ...] = () if "size" in given or "nr_blocks" in given else (f"size={size}",)
     if "nr_inodes" not in given:
         more += (f"nr_inodes={inodes(_bytes(given.get('size', '')) or size)}",)

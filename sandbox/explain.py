@@ -120,6 +120,11 @@ def _id_maps(error: int, host: Host) -> str:
     if error in _DENIED:
         if host.apparmor_restricts_userns and not host.may_map:
             return APPARMOR
+        if host.uid == 0 and not host.holds("CAP_SETFCAP"):
+            return (
+                "only a caller with CAP_SETFCAP may map id 0 (user_namespaces(7)): start the outer container with "
+                "--cap-add SETFCAP, or Stockade in it as another user than root"
+            )
         return (
             "the kernel takes a map with other ids than the caller's own only from a caller with "
             "CAP_SETUID, CAP_SETGID "

@@ -137,9 +137,9 @@ class Entry:
             self.lock = os.open(f"{self.path}/lock", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             _locks.add(self.lock)
             fcntl.flock(self.lock, fcntl.LOCK_EX)
-            if name:
-                self._take_name(name)
             self.write()
+            if name:
+                self._take_name(name)  # written down before, so that gc removes it too
         except BaseException:
             self.remove()
             raise

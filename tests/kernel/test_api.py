@@ -1,4 +1,4 @@
-"""The Python API as programs use it: threads, forks, limits, interrupts, other reapers. None of them leaves anything."""
+"""The Python API as programs use it: threads, forks, limits, interrupts, other reapers. None leaves anything."""
 
 from __future__ import annotations
 

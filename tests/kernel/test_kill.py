@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import signal
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from stockade.sandbox import store
 from tests.conftest import ROOT
 from tests.kernel import arena
 
@@ -268,3 +270,55 @@ def own_keys() -> int:
 
 def test_2000_launches_in_sequence_leave_nothing() -> None:
     arena.run(lambda: launches((1700, 300)))
+
+
+def test_gc_leaves_alone_what_is_being_made_and_runs() -> None:
+    """A record without a lock, or a group without processes, may be one that is just being made."""
+
+    def scenario() -> None:
+        before = arena.left()
+        script = "while :; do " + " ".join(STOCKADE) + " gc; done"
+        collector = subprocess.Popen(["sh", "-c", script], env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
+        try:
+            launch_while_gc_runs()
+        finally:
+            collector.kill()
+        assert collector.communicate(timeout=20)[0] == ""
+        assert arena.left() == before
+
+    arena.run(scenario)
+
+
+def launch_while_gc_runs() -> None:
+    from stockade import Sandbox
+    from stockade.sandbox import api
+
+    with Sandbox(memory=64 << 20, ahead=0) as ours:
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            assert ours.run(["true"]).exit_code == 0
+    assert api._launchers.current is not None
+    api._launchers.current.close()
+    argv = [*STOCKADE, "run", "--rm", "--memory", "64m", "--name", "name", "--host", "--", "true"]
+    for _ in range(10):
+        done = subprocess.run(argv, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_gc_does_not_look_at_a_record_while_one_is_being_made() -> None:
+    """When nobody makes one any more, the same record without a lock is what a killed supervisor left."""
+
+    def scenario() -> None:
+        root = store._private(store.directory())
+        record = f"{root}/{'a' * 64}"
+        making = store._locked(root, fcntl.LOCK_SH)
+        os.mkdir(record)
+        with subprocess.Popen([*STOCKADE, "gc"], env=ENVIRONMENT, stdout=subprocess.DEVNULL) as collector:
+            time.sleep(0.5)
+            assert collector.poll() is None
+            assert os.path.isdir(record)
+            os.close(making)
+            assert collector.wait(20) == 0
+        assert not os.path.isdir(record)
+
+    arena.run(scenario)

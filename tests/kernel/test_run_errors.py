@@ -381,22 +381,35 @@ def test_a_caller_out_of_processes_is_told(as_user: Run) -> None:
 # ---- nested
 
 
-@pytest.mark.parametrize("options", [[], ["--mode", "privileged"], ["--security-opt", "seccomp=unconfined"]])
-@pytest.mark.parametrize("user", [False, True])
-def test_a_container_in_a_container_works_or_says_in_one_line_why_not(
-    as_user: Run, options: list[str], *, user: bool
+UNCONFINED = ("--security-opt", "seccomp=unconfined")
+WHOLE_PROC = ("--security-opt", "systempaths=unconfined")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ((), ("step 1 of", "seccomp=unconfined")),
+        (UNCONFINED, ("map uids", "--cap-add SETFCAP")),
+        ((*UNCONFINED, "--cap-add", "SETFCAP"), ("make a proc", "systempaths=unconfined")),
+        ((*UNCONFINED, "--user", "1000"), ("make a proc", "systempaths=unconfined")),
+        ((*UNCONFINED, *WHOLE_PROC, "--cap-add", "SETFCAP"), ()),
+        ((*UNCONFINED, *WHOLE_PROC, "--user", "1000"), ()),
+        (("--mode", "privileged"), ()),
+    ],
+)
+def test_a_container_in_a_container_says_what_is_missing_and_works_when_it_has_that(
+    stockade: Run, options: tuple[str, ...], words: tuple[str, ...]
 ) -> None:
-    python = "/usr/bin/python3" if user else os.path.realpath(sys.executable)
     packages = next(path for path in sys.path if path.endswith("site-packages"))
-    outer = [*RUN, *options, "-v", f"{ROOT}:{ROOT}:ro", "-e", f"PYTHONPATH={ROOT}:{packages}", "--host", "--"]
-    inner = [python, "-m", "stockade", "run", "--rm", "--host", "--", "echo", "inner"]
+    outer = [*options, "-v", f"{ROOT}:{ROOT}:ro", "-e", f"PYTHONPATH={ROOT}:{packages}", "--host", "--"]
+    inner = ["/usr/bin/python3", "-m", "stockade", "run", "--rm", "--host", "--", "echo", "inner"]
 
-    done = (as_user if user else root)([*outer, *inner])
+    done = stockade("run", "--rm", *outer, *inner)
 
-    if done.returncode:
-        told(done, 125, "stockade: ")
+    if words:
+        told(done, 125, *words)
     else:
-        assert done.stdout == "inner\n"
+        assert (done.stdout, done.stderr) == ("inner\n", "")
 
 
 # ---- whatever is typed
