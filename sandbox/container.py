@@ -268,7 +268,7 @@ def start(
 
     `meanwhile` is done while the new process sets up, before its program may start.
     """
-    spec, host = prepared.spec, prepared.host
+    spec = prepared.spec
     if not wiring.inside:
         for number, descriptor in enumerate(wiring.given):
             if wiring.pipes >> number & 1:
