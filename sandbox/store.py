@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-OCI_VERSION = "1.2.0"
+OCI_VERSION = "1.1.0"
 
 
 def directory(uid: int | None = None) -> str:

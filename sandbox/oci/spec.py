@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     int32: TypeAlias = int  # noqa: PYI042
     int64: TypeAlias = int  # noqa: PYI042
 
-OCI_VERSION = "1.2.0"
+#: the oldest that has all we write (time namespaces, domainname, mounts with id maps): crun of Debian 12 takes no newer
+OCI_VERSION = "1.1.0"
 
 # What a Spec of ours says beyond the specification. Another runtime that reads our config.json may ignore them.
 ROOT_TMPFS = "org.stockade.root"  # "tmpfs": the root is a fresh tmpfs and `root.path` is "" (run --host)

@@ -371,7 +371,7 @@ def test_spec_and_plan_need_no_privilege_and_change_nothing(as_user: Run) -> Non
     plan = as_user([*STOCKADE, "run", "--plan", "--host", "--", "true"])
 
     config = json.loads(spec.stdout)
-    assert config["ociVersion"].startswith("1.2")
+    assert config["ociVersion"].startswith("1.1")  # crun of Debian 12 says "unknown version" to 1.2
     assert config["linux"]["seccomp"]["defaultAction"] == "SCMP_ACT_ERRNO"
     assert plan.stdout.splitlines()[0].startswith("  1  clone a child with new namespaces: user")
     assert "execute 'true'" in plan.stdout

@@ -16,7 +16,7 @@ from stockade.sandbox.oci.spec import from_json, to_json
 from stockade.sandbox.oci.state import State
 
 WHOLE: dict[str, Any] = {
-    "ociVersion": "1.2.0",
+    "ociVersion": "1.1.0",
     "hostname": "box",
     "domainname": "example",
     "root": {"path": "rootfs", "readonly": True},
@@ -296,6 +296,6 @@ def test_a_state_is_written_as_the_specification_says() -> None:
         "bundle": "/bundle",
         "pid": 5,
         "annotations": {"a": "b"},
-        "ociVersion": "1.2.0",
+        "ociVersion": "1.1.0",
     }
     assert to_json(State("id", "stopped", "/b"))["pid"] == 0
