@@ -152,7 +152,6 @@ def make_cgroup(prepared: Prepared, identity: str) -> Cgroup | None:
         spec.linux.resources,
         best_effort=prepared.request.best_effort,
         need=() if prepared.contained else ("freezer",),
-        devices=spec.linux.namespace("user") is None,
     )
     if not prepared.contained and cgroup.freezer is None and cgroup.directory is None:
         _refuse_uncontained(prepared, cgroup)

@@ -27,6 +27,7 @@ FAILURE = {"audit": 4}
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line asks for and give the exit code; the entry point of the command."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    os.umask(0o022)  # with 0777 a user could make a record that `gc` may not read; programs get a umask of their own
     try:
         code = _main(arguments)
         if sys.stdout is not None:  # None where descriptor 1 was closed when Python started

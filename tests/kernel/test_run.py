@@ -486,3 +486,21 @@ def test_a_users_container_may_open_its_log_as_another_user_too(as_user: Run, us
     done = as_user([*STOCKADE, "run", "--rm", "--mode", "normal", "--rootfs", str(user_rootfs), "sh", "-c", script])
 
     assert done.stdout == "logged\n", done.stderr
+
+
+def test_a_device_may_be_used_only_as_was_said(stockade: Run, as_user: Run, rootfs: Path, user_rootfs: Path) -> None:
+    """With an own user namespace too, where nobody can make nodes but the one that is given could be written."""
+    script = "exec 3</dev/mine && ! (: >/dev/mine) 2>/dev/null && echo held"
+    device = ["--device", "/dev/fuse:/dev/mine:r"]  # anyone may open it
+    done = stockade("run", "--rm", *device, "--rootfs", str(rootfs), "sh", "-c", script)
+    rootless = as_user([*STOCKADE, "run", "--rm", *device, "--rootfs", str(user_rootfs), "sh", "-c", script])
+
+    assert done.stdout == "held\n", done.stderr
+    assert rootless.stdout == "held\n" or "devices can't be enforced" in rootless.stderr
+
+
+def test_the_callers_umask_spoils_no_record(as_user: Run) -> None:
+    script = 'umask 0777 && "$@" run --host true && "$@" gc'
+    done = as_user(["sh", "-c", script, "sh", *STOCKADE])
+
+    assert done.returncode == 0, done.stderr
