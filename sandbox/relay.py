@@ -13,6 +13,8 @@ import os
 import select
 import stat
 
+from stockade.errors import StockadeError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,7 +92,10 @@ class Stream:
             if error.errno == errno.EINVAL and self.splices:
                 self.splices = False
                 return True
-            raise
+            raise StockadeError(
+                f"copying the program's standard streams: {error.strerror}",
+                hint="read its input from a file or pipe, and write its output where there is room",
+            ) from error
 
     def _blocked(self) -> bool:
         # Splice does not say which side is not ready. Read then, so that the target's readiness is waited for.

@@ -90,7 +90,7 @@ def suggestion(word: str, words: Iterable[str]) -> str:
     """Give "did you mean …?" for the word closest to a misspelt one, or nothing."""
     from difflib import get_close_matches
 
-    close = get_close_matches(word, list(words), 1, 0.6)
+    close = get_close_matches(word, list(words), 1, 0.7)  # two dashes alone make --bogus 0.67 like --uts
     return f"did you mean {close[0]}?" if close else ""
 
 

@@ -504,3 +504,12 @@ def test_the_callers_umask_spoils_no_record(as_user: Run) -> None:
     done = as_user(["sh", "-c", script, "sh", *STOCKADE])
 
     assert done.returncode == 0, done.stderr
+
+
+def test_an_output_that_takes_no_more_is_told_as_that() -> None:
+    with open("/dev/full", "wb") as full:
+        argv = [*STOCKADE, "run", "--rm", "--host", "sh", "-c", "echo lost; sleep 9"]
+        done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, check=False, cwd=MODES.parents[1])
+
+    assert done.returncode == 125
+    assert "copying the program's standard streams: No space left on device\n  remedy: " in done.stderr
