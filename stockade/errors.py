@@ -43,9 +43,14 @@ class ProgramNotFound(StockadeError):
     exit_code = 127
 
 
-def coloured(stream: TextIO) -> bool:
-    """Whether to colour what goes to `stream`: a terminal that can, and no NO_COLOR (https://no-color.org)."""
-    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and stream.isatty()
+def coloured(stream: TextIO | None) -> bool:
+    """Whether to colour what goes to `stream`: a terminal that can, and no NO_COLOR (https://no-color.org).
+
+    None is a standard stream that was closed when Python started.
+    """
+    if stream is None or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return False
+    return stream.isatty()
 
 
 def printable(text: str) -> str:

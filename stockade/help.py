@@ -90,8 +90,9 @@ def suggestion(word: str, words: Iterable[str]) -> str:
     """Give "did you mean …?" for the word closest to a misspelt one, or nothing."""
     from difflib import get_close_matches
 
-    close = get_close_matches(word, list(words), 1, 0.7)  # two dashes alone make --bogus 0.67 like --uts
-    return f"did you mean {close[0]}?" if close else ""
+    bare = {each.lstrip("-"): each for each in words}  # two dashes alone would make --bogus look like --uts
+    close = get_close_matches(word.lstrip("-"), list(bare), 1, 0.6)
+    return f"did you mean {bare[close[0]]}?" if close else ""
 
 
 def refusal(error: click.ClickException, command: str) -> UsageError:

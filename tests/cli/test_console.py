@@ -124,6 +124,7 @@ def test_a_plain_run_goes_straight_to_the_lifecycle(monkeypatch: pytest.MonkeyPa
     [
         ("rnu", 2, "there is no command 'rnu'", "did you mean run?"),
         ("--foo", 2, "there is no option --foo", "see 'stockade --help'"),
+        ("run --host --bogus sh", 125, "there is no option --bogus", "see 'stockade run --help'"),
         ("completion tcsh", 2, "'tcsh' is not one of", "see 'stockade completion --help'"),
         ("info --formt json", 2, "there is no option --formt", "did you mean --format?"),
         ("run", 125, "PROGRAM is missing", "name it after the options"),
@@ -209,16 +210,17 @@ def test_a_reader_that_goes_is_no_traceback() -> None:
 
 
 @pytest.mark.parametrize("closed", [0, 1, 2])
-def test_a_closed_standard_stream_is_no_traceback(closed: int) -> None:
+@pytest.mark.parametrize(("arguments", "code"), [("run sh", 125), ("audit --list-rules", 0), ("audit self", 0)])
+def test_a_closed_standard_stream_is_no_traceback(arguments: str, code: int, closed: int) -> None:
     done = subprocess.run(
-        ["/bin/sh", "-c", f'exec "$0" -m stockade run sh {closed}>&-', sys.executable],
+        ["/bin/sh", "-c", f'exec "$0" -m stockade {arguments} {closed}>&-', sys.executable],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
 
-    assert done.returncode == 125
+    assert done.returncode == code
     assert "Traceback" not in done.stderr
 
 
