@@ -187,7 +187,7 @@ def _note(text: str) -> None:
 
 def _progress() -> Any:
     """Show how far it is, on a terminal and for many targets only. Without a thread: the probe forks."""
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         return None
 
     def show(done: int, of: int) -> None:
