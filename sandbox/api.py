@@ -197,7 +197,6 @@ class Sandbox:
             child = self._go(ready, streams, argv, env)
             collected |= {reader: bytearray() for _, reader in child.streams}
             container.close(streams)
-            streams.clear()
             running = container.Container(self.prepared, child, ready.cgroup)
             deadline = None if timeout is None else started + timeout
             collector = Collector(running, ready.pending.launcher.fileno(), collected, output_limit)

@@ -217,10 +217,10 @@ def _open(kind: str, path: str) -> int:
         os.close(place)
 
 
-def close(descriptors: Sequence[int]) -> None:
-    """Close them all."""
-    for descriptor in descriptors:
-        os.close(descriptor)
+def close(descriptors: list[int]) -> None:
+    """Close them all and empty the list, so that none is closed twice when an interrupt comes between."""
+    while descriptors:
+        os.close(descriptors.pop())
 
 
 def give(pipe: int, owner: tuple[int, int]) -> None:

@@ -170,16 +170,15 @@ def clean(entry: Entry, cgroup: Cgroup | None, *, keep: bool = False) -> None:
     now. The record stays for `gc` where a group can't be removed.
     """
     try:
-        gone = cgroup is not None and cgroup.kill() and cgroup.remove()
+        if cgroup is not None and cgroup.kill() and cgroup.remove():
+            entry.release() if keep else entry.remove()
+            return
     except BaseException:
         if cgroup is not None:
             cgroup.close()
         _clean_recorded(entry, keep=keep)
         raise
-    if gone:
-        entry.release() if keep else entry.remove()
-    else:
-        _clean_recorded(entry, keep=keep)
+    _clean_recorded(entry, keep=keep)
 
 
 def _clean_recorded(entry: Entry, *, keep: bool) -> None:

