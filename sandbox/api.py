@@ -18,12 +18,11 @@ import weakref
 from typing import TYPE_CHECKING, Any, Self
 
 from stockade.errors import StockadeError
-from stockade.sandbox import container, launch, lifecycle, steps, store
+from stockade.sandbox import arguments, container, launch, lifecycle, steps, store
 from stockade.sandbox import plan as planning
 from stockade.sandbox.collect import Collector
 from stockade.sandbox.linux.record import Record
 from stockade.sandbox.plan_identity import process_of
-from stockade.sandbox.request import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -140,9 +139,10 @@ class _Ready:
 class Sandbox:
     """A way to run programs with a stated privilege.
 
-    Takes what `stockade run` takes, as keywords with the names of `Request`: `mode`, `rootfs`, `memory`, `cap_add`,
-    `mounts` and so on. Without a `rootfs` the programs of the host are there, read-only, and nothing else of it.
-    `ahead` is how many processes to keep ready once it has been used twice, 0 for none.
+    Takes the options of `stockade run` as keywords, written as there or as values of `Request`: `mode`, `rootfs`,
+    `memory="64m"`, `volume=["./src:/src:ro"]`, `cap_add=["CHOWN"]` and so on. Without a `rootfs` the programs of the
+    host are there, read-only, and nothing else of it. `ahead` is how many processes to keep ready once it has been used
+    twice, 0 for none.
     """
 
     def __init__(self, *, ahead: int = AHEAD, **options: Any) -> None:
@@ -152,7 +152,7 @@ class Sandbox:
         if "argv" in options:
             raise TypeError("the program is given to run()")
         options.setdefault("host_root", not options.get("rootfs"))
-        self.prepared = container.prepare(Request(argv=("true",), **options))
+        self.prepared = container.prepare(arguments.from_keywords(("true",), options))
         self.process = process_of(self.prepared.spec)
         self.ahead, self._runs = ahead, 0
         self._owner = self.prepared.owner_outside
@@ -186,6 +186,8 @@ class Sandbox:
         bytes, the whole tree is killed and the Result says so. Raises StockadeError when the program could not be
         started.
         """
+        if isinstance(argv, str):
+            raise TypeError('argv is a sequence of words: ["ls", "-l"], not "ls -l"')
         started = time.monotonic()
         if timeout is None:
             timeout = self.prepared.request.timeout

@@ -8,7 +8,7 @@ them together.
 from __future__ import annotations
 
 from stockade.errors import UsageError
-from stockade.sandbox.options import BY_FLAG
+from stockade.sandbox.options import BY_FLAG, OPTIONS
 from stockade.sandbox.request import Request
 
 TYPE_CHECKING = False
@@ -100,6 +100,28 @@ def _take(given: Given, option: Option, text: str) -> None:
         given[option.name] = value
 
 
+def from_keywords(argv: tuple[str, ...], keywords: dict[str, Any]) -> Request:
+    """Make the Request of a caller in Python, who names options or fields: `memory="64m"` or `memory=1 << 26`.
+
+    Text is read as on the command line, so that it is refused for the same reasons. Raises UsageError.
+    """
+    options = {option.name: option for option in OPTIONS if not option.is_flag}
+    given: Given = {}
+    fields: Given = {}
+    for name, value in keywords.items():
+        texts = [value] if isinstance(value, str) else value
+        option = options.get(_SINGULAR.get(name, name))
+        if option is None or not isinstance(texts, (list, tuple)) or not any(isinstance(text, str) for text in texts):
+            fields[name] = value
+            continue
+        for text in texts:
+            try:
+                _take(given, option, text)
+            except UsageError as error:
+                raise UsageError(f"{name}={text!r}: {error.message}", hint=error.hint) from None
+    return assemble(given, argv, fields)
+
+
 #: fields whose options read several values at once
 _FLAT = ("cap_add", "cap_drop", "cap_bounding", "cap_effective", "cap_permitted", "cap_inheritable", "cap_ambient")
 _LISTS = ("ulimits", "devices", "tmpfs", "labels", "annotations", "uidmap", "gidmap")
@@ -114,8 +136,12 @@ _RENAMED = {
 }
 
 
-def assemble(given: Given, argv: tuple[str, ...]) -> Request:
-    """Make the Request of what the options gave. Raises UsageError for what is no command."""
+#: options by their fields, for callers in Python, who may write either
+_SINGULAR = {field: name for name, field in _RENAMED.items()} | {"mounts": "volume"}
+
+
+def assemble(given: Given, argv: tuple[str, ...], fields: Given | None = None) -> Request:
+    """Make the Request of what the options gave, and of `fields` as they are. UsageError for what is no command."""
     values = {_RENAMED.get(name, name): value for name, value in given.items()}
     for field in _LISTS:
         if field in values:
@@ -131,9 +157,8 @@ def assemble(given: Given, argv: tuple[str, ...]) -> Request:
     show = [what for what in ("spec", "plan") if values.pop(what, False)]
     if len(show) > 1:
         raise UsageError("--spec and --plan exclude each other")
-    request = Request(
-        argv=argv, env=tuple(dict(env).items()), mounts=tuple(mounts), show=show[0] if show else None, **values
-    )
+    values |= {"env": tuple(dict(env).items()), "mounts": tuple(mounts), "show": show[0] if show else None}
+    request = Request(argv=argv, **values | (fields or {}))
     _check(request)
     return request
 
