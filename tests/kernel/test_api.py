@@ -232,14 +232,16 @@ def test_an_interrupt_at_any_moment_leaves_nothing() -> None:
         for number in range(150):
             timer = threading.Timer(random.uniform(0, 0.02), _thread.interrupt_main)
             try:
-                timer.start()
-                for _ in range(10):
-                    shell(limited if number % 3 == 0 else plain, "(setsid sleep 1000 &) ; sleep 0.003")
-            except KeyboardInterrupt:
-                interrupted += 1
-            with suppress(KeyboardInterrupt):
+                try:
+                    timer.start()
+                    for _ in range(10):
+                        shell(limited if number % 3 == 0 else plain, "(setsid sleep 1000 &) ; sleep 0.003")
+                except KeyboardInterrupt:
+                    interrupted += 1
                 timer.join()
                 time.sleep(0.001)
+            except KeyboardInterrupt:
+                timer.join()  # it came between two lines of ours
         for ours in (plain, limited):
             ours.close()
         gc.collect()
