@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stockade.errors import UsageError
+from stockade.errors import StockadeError, UsageError
 from stockade.sandbox.linux import idmap
 from stockade.sandbox.oci import spec as oci
 
@@ -63,7 +63,7 @@ def mounts(
         # A volume on /dev/shm and the like takes the place of ours.
         if mount.destination not in taken and (limited or mount.type != "cgroup"):
             found += _of_mode(mount, host, shared, shm_size, tty_mapped=tty_mapped)
-    found += [_asked(mount, host) for mount in sorted(asked, key=lambda mount: mount.destination.count("/"))]
+    found += [_asked(mount, host, maps) for mount in sorted(asked, key=lambda mount: mount.destination.count("/"))]
     return tuple([_bounded(mount, mode.limits.root_size or ROOT_SIZE) for mount in found])
 
 
@@ -165,9 +165,11 @@ def _check_destinations(asked: Sequence[MountRequest]) -> None:
         seen.add(normal)
 
 
-def _asked(mount: MountRequest, host: Host) -> oci.Mount:
+def _asked(mount: MountRequest, host: Host, maps: Maps | None) -> oci.Mount:
     destination = "/" + "/".join(part for part in mount.destination.split("/") if part)
     if mount.type == "bind":
+        if "idmap" in mount.options:
+            _check_idmap(mount, host, maps)
         return oci.Mount(destination, "bind", _source(mount, host), _bind_options(mount))
     if mount.type == "tmpfs":
         return oci.Mount(destination, "tmpfs", "tmpfs", _tmpfs_options(mount))
@@ -204,7 +206,7 @@ def _with_defaults(mount: MountRequest, defaults: tuple[str, ...]) -> tuple[str,
 def _bind_options(mount: MountRequest) -> tuple[str, ...]:
     """Give the options of a volume: device nodes and setuid programs in it are dead, read-only holds for all below."""
     for option in mount.options:
-        if option not in _FLAGS:
+        if option not in _FLAGS and option != "idmap":
             raise UsageError(
                 f"volume on {mount.destination}: a bind mount has no option {option!r}",
                 hint="it has " + " ".join(sorted(_FLAGS)),
@@ -212,6 +214,20 @@ def _bind_options(mount: MountRequest) -> tuple[str, ...]:
     deep = "r" if mount.recursive else ""
     flags = _with_defaults(mount, ("nosuid", "nodev"))
     return (deep + "bind", mount.propagation or deep + "private", *[deep + option for option in flags])
+
+
+def _check_idmap(mount: MountRequest, host: Host, maps: Maps | None) -> None:
+    """Refuse to shift a volume's ids where there is no map to shift them by, or nobody who may; mount_setattr(2)."""
+    if maps is None:
+        raise UsageError(
+            f"volume on {mount.destination}: idmap shifts ids by the container's map, and it has none",
+            hint="leave out idmap: without a user namespace ids are the host's",
+        )
+    if not host.privileged or host.kernel < (5, 12):
+        raise StockadeError(
+            f"volume on {mount.destination}: id-mapped mounts need Linux 5.12 and CAP_SYS_ADMIN over the file system",
+            hint="start it as root, or give the files to ids that the container has",
+        )
 
 
 def _tmpfs_options(mount: MountRequest) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ _PROPAGATION = frozenset(("private", "rprivate", "slave", "rslave", "shared", "r
 #: relabelling (no SELinux policy of ours to label for), image content to copy, Docker Desktop's caches: nothing to do
 _IGNORED = frozenset(("z", "Z", "nocopy", "cached", "delegated", "consistent", "default"))
 _FLAGS = ("nosuid", "nodev", "noexec")
-_BIND_FLAGS = frozenset((*_FLAGS, "suid", "dev", "exec", "noatime", "nodiratime", "relatime", "nosymfollow"))
+_BIND_FLAGS = frozenset((*_FLAGS, "suid", "dev", "exec", "noatime", "nodiratime", "relatime", "nosymfollow", "idmap"))
 _TMPFS_VALUES = frozenset(("size", "mode", "uid", "gid", "nr_inodes", "nr_blocks"))
 _TMPFS_FLAGS = frozenset((*_FLAGS, "suid", "dev", "exec", "noatime", "relatime", "nosymfollow"))
 
@@ -66,7 +66,9 @@ def _with_options(request: MountRequest, options: list[str]) -> MountRequest:
         elif option in _BIND_FLAGS:
             flags.append(option)
         elif option not in _IGNORED:
-            raise UsageError(f"{option!r} is not an option of a volume; there are ro, rw, noexec, rslave and more")
+            raise UsageError(
+                f"{option!r} is not an option of a volume; there are ro, rw, noexec, idmap, rslave and more"
+            )
     return request.replace(read_only=read_only is True, propagation=propagation, options=tuple(flags))
 
 
@@ -146,7 +148,7 @@ _ALIASES = {"src": "source", "dst": "target", "destination": "target", "ro": "re
 _KEYS = frozenset(
     (
         *("type", "source", "target", "readonly", "consistency", "bind-propagation", "bind-nonrecursive"),
-        *("bind-recursive", "tmpfs-size", "tmpfs-mode"),
+        *("bind-recursive", "idmap", "tmpfs-size", "tmpfs-mode"),
     )
 )
 
@@ -156,7 +158,7 @@ def _pair(field: str) -> tuple[str, str]:
     key = _ALIASES.get(key.lower(), key.lower())
     if key not in _KEYS:
         raise UsageError(f"{key!r} is not a key of --mount; there are type, source, target, readonly and more")
-    if not equals and key not in ("readonly", "bind-nonrecursive"):
+    if not equals and key not in ("readonly", "bind-nonrecursive", "idmap"):
         raise UsageError(f"{key} needs a value: {key}=…")
     return key, content if equals else "true"
 
@@ -181,8 +183,9 @@ def _bind_mount(target: str, fields: dict[str, str], *, read_only: bool) -> Moun
     if how == "readonly" and not read_only:
         raise UsageError("bind-recursive=readonly needs readonly")
     recursive = recursive and how != "disabled"
+    options = ("idmap",) if boolean(fields.pop("idmap", "false")) else ()
     source = _source(fields.pop("source"))
-    return MountRequest("bind", source, _destination(target), read_only, (), propagation, recursive)
+    return MountRequest("bind", source, _destination(target), read_only, options, propagation, recursive)
 
 
 def split_csv(value: str) -> list[str]:

@@ -155,6 +155,7 @@ def plan(spec: oci.Spec, options: Options) -> Plan:
         parent[1:1] = [s.Guard(group) for group in (cgroup, freezer) if group is not None]
     if spec.annotations.get(oci.ROOT_IDMAP) == "true" and plan_mounts.ROOT in trees:
         parent.append(s.Idmap(trees[plan_mounts.ROOT]))
+    parent += [s.Idmap(tree) for tree in plan_mounts.shifted(spec, trees)]
     child: list[Step] = [s.WaitMaps(), s.Stdio(stdin, stdout, stderr), s.CloseOthers()]
     if options.undumpable:
         child.append(s.Dumpable(0))

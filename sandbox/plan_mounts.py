@@ -60,7 +60,7 @@ class Flags:
     def __init__(self, options: tuple[str, ...]) -> None:
         self.attributes = 0
         self.propagation: list[tuple[int, bool]] = []
-        self.bind = self.recursive = False
+        self.bind = self.recursive = self.idmap = False
         self.data: list[tuple[str, str]] = []
         for option in options:
             if option in ATTRIBUTES:
@@ -72,6 +72,8 @@ class Flags:
                 self.propagation.append(PROPAGATION[option])
             elif option in {"bind", "rbind"}:
                 self.bind, self.recursive = True, option == "rbind"
+            elif option in {"idmap", "ridmap"}:
+                self.idmap = True
             else:
                 key, _, value = option.partition("=")
                 self.data.append((key, value))
@@ -95,10 +97,23 @@ def tree_inputs(spec: oci.Spec, slots: Slots, options: Options) -> dict[str, Slo
     if spec.annotations.get(oci.ROOT_TMPFS) != "tmpfs":
         trees[ROOT] = slots.input("tree", root_of(spec).path)
     for mount in spec.mounts:
-        if is_bind(mount) and mount.source not in PUBLIC and not mount.source.startswith("/dev/"):
+        public = mount.source in PUBLIC or mount.source.startswith("/dev/")
+        if is_bind(mount) and (not public or Flags(mount.options).idmap):
             # One copy for each mount, by its destination: a detached tree can be attached once.
             trees[mount.destination] = slots.input("mount" if "bind" in mount.options else "tree", mount.source)
     return trees
+
+
+def shifted(spec: oci.Spec, trees: dict[str, Slot]) -> Iterator[Slot]:
+    """Give the copied sources whose ids are shifted by the container's map. Raises StockadeError for one not copied."""
+    for mount in spec.mounts:
+        if is_bind(mount) and Flags(mount.options).idmap:
+            if mount.destination not in trees:
+                raise StockadeError(
+                    f"mount {mount.destination}: only root shifts ids, and for a user namespace of the container's",
+                    hint="leave out idmap",
+                )
+            yield trees[mount.destination]
 
 
 #: the key of the root's own tree: no destination of a mount is empty

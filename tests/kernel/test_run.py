@@ -351,6 +351,35 @@ def test_volumes_tmpfs_and_read_only(stockade: Run, rootfs: Path, public_tmp: Pa
     assert " 1024 " in done.stdout
 
 
+def test_an_id_mapped_volume_belongs_to_the_container_and_a_plain_one_to_nobody(
+    stockade: Run, rootfs: Path, public_tmp: Path
+) -> None:
+    data = public_tmp / "data"
+    data.mkdir(mode=0o755)
+    command = ("--rootfs", str(rootfs), "sh", "-c", "stat -c %u /v; touch /v/made && stat -c %u /v/made")
+
+    plain = stockade("run", "--rm", "-v", f"{data}:/v", *command)
+    shifted = stockade("run", "--rm", "-v", f"{data}:/v:idmap", *command)
+
+    assert plain.stdout == "65534\n"
+    assert "Permission denied" in plain.stderr
+    assert shifted.stdout == "0\n0\n", shifted.stderr
+    assert (data / "made").stat().st_uid == 0
+
+
+def test_an_id_mapped_volume_is_refused_where_it_cannot_be_had(
+    stockade: Run, as_user: Run, rootfs: Path, public_tmp: Path
+) -> None:
+    option = f"type=bind,src={public_tmp},dst=/v,idmap"
+
+    unmapped = stockade("run", "--rm", "--userns", "host", "--mount", option, "--rootfs", str(rootfs), "true")
+    unprivileged = as_user([*STOCKADE, "run", "--rm", "--mount", option, "--host", "true"])
+
+    assert (unmapped.returncode, unprivileged.returncode) == (125, 125)
+    assert "idmap shifts ids by the container's map, and it has none" in unmapped.stderr
+    assert "id-mapped mounts need Linux 5.12 and CAP_SYS_ADMIN" in unprivileged.stderr
+
+
 def test_a_read_only_bind_is_read_only_in_its_submounts(stockade: Run, rootfs: Path, public_tmp: Path) -> None:
     below = public_tmp / "outer" / "below"
     below.mkdir(parents=True)
