@@ -117,7 +117,7 @@ def subid_remedy(host: Host) -> str:
     if host.no_helper:
         return "start it from a session without no_new_privs, or do without: --userns auto maps the caller alone"
     name = host.user or host.uid
-    return f"as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}"
+    return f"as root, with 65536 ids that nobody has: usermod --add-subuids FIRST-LAST --add-subgids FIRST-LAST {name}"
 
 
 def _stack(ranges: Sequence[Range], first: int) -> tuple[Mapping, ...]:
