@@ -38,11 +38,17 @@ The kernel's state decides. Where a configuration says otherwise, the difference
 
 
 def explain(name: str) -> str:
-    """Explain a rule by its id, or every rule and path for a condition such as "MNT-SOCK". Raises UsageError."""
-    rules = [rule for rule in RULES.values() if name in {rule.id, *rule.conditions}]
-    paths = [path for path in PATHS if path.id == name]
+    """Explain a rule by its id, or every rule and path for a condition such as "MNT-SOCK", in any case.
+
+    Raises UsageError.
+    """
+    wanted = name.upper().replace("_", "-")
+    rules = [rule for rule in RULES.values() if wanted in {rule.id.upper().replace("_", "-"), *rule.conditions}]
+    paths = [path for path in PATHS if path.id == wanted]
     if not rules and not paths:
-        raise UsageError(f"there is no rule, condition or path {name!r}", hint="docs/rules.md lists them all")
+        raise UsageError(
+            f"there is no rule, condition or path {name!r}", hint="stockade audit --list-rules lists them all"
+        )
     return "\n".join([*map(_rule, rules), *map(_path, paths)])
 
 

@@ -33,3 +33,8 @@ def test_a_condition_explains_the_rules_that_look_for_it() -> None:
 def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(UsageError, match="no rule, condition or path 'nothing'"):
         explain("nothing")
+
+
+def test_a_name_is_found_in_any_case() -> None:
+    assert explain("ap-core") == explain("AP-CORE")
+    assert explain("Block_Device") == explain("block_device")
