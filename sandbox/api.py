@@ -191,6 +191,8 @@ class Sandbox:
         started = time.monotonic()
         if timeout is None:
             timeout = self.prepared.request.timeout
+        if timeout is not None and timeout <= 0:
+            raise ValueError(f"timeout is {timeout}, and no program ends in that time")
         self._runs += 1
         ready = self._take()
         with ready.stack as stack:

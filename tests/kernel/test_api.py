@@ -220,6 +220,12 @@ def test_the_death_of_the_launcher_ends_the_run_and_not_the_sandbox() -> None:
     arena.run(scenario)
 
 
+@pytest.mark.parametrize("timeout", [0, -1])
+def test_a_timeout_that_has_passed_already_is_refused(timeout: float) -> None:
+    with Sandbox() as ours, pytest.raises(ValueError, match="timeout is"):
+        ours.run(["true"], timeout=timeout)
+
+
 def test_an_interrupt_at_any_moment_leaves_nothing() -> None:
     def scenario() -> None:
         plain, limited = Sandbox(), Sandbox(memory=64 * MEBI)
