@@ -150,8 +150,7 @@ PUBLIC = frozenset(
 def root(spec: oci.Spec, slots: Slots, trees: dict[str, Slot], options: Options) -> Iterator[Step]:
     """Give the steps from the caller's mounts to a root that is pivoted to."""
     process = process_of(spec)
-    yield s.Propagation("/", MS_SLAVE | MS_REC)
-    yield s.Propagation("/", (MS_SLAVE if spec.linux.rootfs_propagation.endswith("slave") else MS_PRIVATE) | MS_REC)
+    yield s.Propagation("/", (MS_SLAVE if _follows_the_host(spec) else MS_PRIVATE) | MS_REC)
     host = slots.new("host /")
     yield s.Open(host, "/", O_PATH | O_DIRECTORY)
     top = trees.get(ROOT) or slots.new("root")
@@ -180,6 +179,14 @@ def root(spec: oci.Spec, slots: Slots, trees: dict[str, Slot], options: Options)
     if root_of(spec).readonly:
         yield s.SetAttributes(top, RDONLY, 0, 0, recursive=False)
     yield s.Pivot(top)
+
+
+def _follows_the_host(spec: oci.Spec) -> bool:
+    """Tell whether something asks to see what the host mounts later: a copy of a private mount never would."""
+    if spec.linux.rootfs_propagation.endswith("slave"):
+        return True
+    wanted = [how for mount in spec.mounts if is_bind(mount) for how, _ in Flags(mount.options).propagation]
+    return MS_SLAVE in wanted or MS_SHARED in wanted
 
 
 def _top(spec: oci.Spec, slots: Slots, top: Slot, trees: dict[str, Slot]) -> Iterator[Step]:

@@ -395,6 +395,28 @@ def test_a_read_only_bind_is_read_only_in_its_submounts(stockade: Run, rootfs: P
     assert "Read-only file system" in done.stderr
 
 
+@pytest.mark.parametrize(("propagation", "seen"), [("rslave", "below\n"), ("rprivate", "")])
+def test_a_slave_volume_follows_the_hosts_mounts_and_a_private_one_does_not(
+    user_rootfs: Path, public_tmp: Path, as_user: Run, propagation: str, seen: str
+) -> None:
+    """As a user: the copy is made inside, of mounts that the kernel has made slaves."""
+    outer = public_tmp / "outer"
+    (outer / "place").mkdir(parents=True)
+    script = "echo up; for i in $(seq 50); do ls /v/place; [ -e /v/place/below ] && exit; sleep 0.1; done"
+    volume = f"{outer}:/v:{propagation}"
+    command = [*STOCKADE, "run", "--rm", "-v", volume, "--rootfs", str(user_rootfs), "sh", "-c", script]
+    mounting = f"sleep 1; mount -t tmpfs x {outer}/place && touch {outer}/place/below"
+    subprocess.run(["mount", "--bind", str(outer), str(outer)], check=True)
+    subprocess.run(["mount", "--make-rshared", str(outer)], check=True)
+    try:
+        with subprocess.Popen(["sh", "-c", mounting]):
+            done = as_user(command)
+    finally:
+        subprocess.run(["umount", "-R", str(outer)], check=True)
+
+    assert done.stdout == f"up\n{seen}", done.stderr
+
+
 def test_spec_and_plan_need_no_privilege_and_change_nothing(as_user: Run) -> None:
     spec = as_user([*STOCKADE, "run", "--spec", "--host", "--", "true"])
     plan = as_user([*STOCKADE, "run", "--plan", "--host", "--", "true"])
