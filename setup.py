@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shlex
 import subprocess
@@ -12,6 +13,7 @@ from setuptools import Distribution, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
+#: each is made of all the C files of its folder
 PROGRAMS = (
     os.path.join("stockade", "sandbox", "native", "launcher"),
     os.path.join("stockade", "audit", "native", "probe"),
@@ -27,13 +29,14 @@ LINKAGES = (["-fPIE", "-static-pie"], ["-fno-pie", "-static"])
 
 
 def compile_program(program: str, output: str) -> None:
-    """Compile a C file with $CC, or cc, into the static program `output`; an older one stays until it is whole."""
+    """Compile its C files with $CC, or cc, into the static program `output`; an older one stays until it is whole."""
     compiler = shlex.split(os.environ.get("CC", "")) or ["cc"]
+    sources = sorted(glob.glob(os.path.join(os.path.dirname(program), "*.c")))
     complaints = ""
     with tempfile.TemporaryDirectory(dir=os.path.dirname(output)) as scratch:
         made = os.path.join(scratch, "program")
         for linkage in LINKAGES:
-            command = [*compiler, *FLAGS, *linkage, "-o", made, f"{program}.c"]
+            command = [*compiler, *FLAGS, *linkage, "-o", made, *sources]
             try:
                 done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
             except OSError as error:

@@ -82,7 +82,7 @@ class Plan(Record):
 
 
 def header(parent: bytes, child: bytes, parent_steps: int, descriptors: int, *, in_memfd: bool) -> bytes:
-    """Give the packet's header, launcher.c `struct header`: both lists follow it, or are in a memfd."""
+    """Give the packet's header, native/plan.h `struct header`: both lists follow it, or are in a memfd."""
     return Struct("<6I").pack(MAGIC, in_memfd, descriptors, len(parent), parent_steps, len(parent) + len(child))
 
 

@@ -1,4 +1,4 @@
-"""The steps of a plan: what the launcher can do, one class an operation, in the order of launcher.c's list.
+"""The steps of a plan: what the launcher can do, one class an operation, in the order of native/plan.h's list.
 
 A step has no decision in it. Its fields are encoded in their order: a number or a slot as 8 bytes, a text as its
 length, its bytes and zeros up to the next multiple of 8, a tuple as its length and its items. `str(step)` is its line
@@ -130,7 +130,7 @@ __all__ = [
     "WriteMaps",
 ]
 
-#: in the order of launcher.c's OPS
+#: in the order of native/plan.h's OPS
 OPERATIONS: tuple[type[Step], ...] = (
     Clone, Place, WriteMaps, WaitMaps, WaitSupervisor, CloseOthers, DeathSignal, SetIds,
     Unshare, Join, Propagation, Open, OpenIn, CloneTree, Filesystem, Attach, SetAttributes, WritableTop,

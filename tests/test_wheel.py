@@ -18,6 +18,7 @@ import stockade
 ROOT = Path(__file__).resolve().parent.parent
 LAUNCHER = "stockade/sandbox/native/launcher"
 PROGRAMS = (LAUNCHER, "stockade/audit/native/probe")
+SOURCES = [path.relative_to(ROOT) for path in ROOT.glob("*/native/*.[ch]")]
 DATA = ("profiles/modes", "profiles/seccomp", "reports/templates")
 
 
@@ -67,10 +68,11 @@ def test_the_sdist_holds_each_part_once_as_a_folder_and_nothing_built(dist: Path
     with tarfile.open(sdist) as archive:
         members = {member.name.partition("/")[2]: member for member in archive}
 
+    assert {f"{each}.c" for each in PROGRAMS} <= {f"stockade/{path}" for path in SOURCES}
     assert not [name for name, member in members.items() if member.issym() or member.islnk()]
     assert {
         "stockade/sandbox/__init__.py",
-        *[f"{each}.c" for each in PROGRAMS],
+        *[f"stockade/{path}" for path in SOURCES],
         "LICENSE",
         "CHANGELOG.md",
     } <= members.keys()
@@ -81,6 +83,7 @@ def test_the_wheel_holds_the_data_that_the_tree_holds(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     data = {f"stockade/{folder}/{path.name}" for folder in DATA for path in (ROOT / folder).iterdir() if path.is_file()}
+    data |= {f"stockade/{path}" for path in SOURCES}
 
     assert data
     assert data - names == set()

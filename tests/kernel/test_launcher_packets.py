@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.kernel
 
-SOURCE = Path(__file__).resolve().parents[2] / "sandbox/native/launcher.c"
+NATIVE = Path(__file__).resolve().parents[2] / "sandbox/native"
 NOBODY = 65534
 #: user, mount, pid, network, ipc, uts: nothing that a mutated step does is of the host
 NAMESPACES = 0x10000000 | 0x20000 | 0x20000000 | 0x40000000 | 0x8000000 | 0x4000000
@@ -42,21 +42,27 @@ OPERATIONS = len(steps.OPERATIONS)
 DEADLY = {steps.Seccomp.op, steps.Rlimit.op, steps.DeathSignal.op}
 
 
-def compiled(directory: Path, source: str) -> Path:
-    path = directory / "launcher.c"
-    path.write_text(source)
+def compiled(directory: Path, sources: dict[str, str]) -> Path:
+    """Compile these files, names and texts, into a launcher with sanitizers."""
+    for name, text in sources.items():
+        (directory / name).write_text(text)
+    files = [str(directory / name) for name in sources if name.endswith(".c")]
     sanitized = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
-    command = ["gcc", "-std=gnu11", "-O1", "-g", *sanitized, "-o", str(directory / "launcher"), str(path)]
+    command = ["gcc", "-std=gnu11", "-O1", "-g", *sanitized, "-o", str(directory / "launcher"), *files]
     subprocess.run(command, check=True, capture_output=True)
     directory.chmod(0o755)
     return directory / "launcher"
+
+
+def sources() -> dict[str, str]:
+    return {path.name: path.read_text() for path in NATIVE.glob("*.[ch]")}
 
 
 @pytest.fixture(scope="module")
 def launcher() -> Iterator[Path]:
     """Give the launcher with sanitizers, where nobody can execute it."""
     with tempfile.TemporaryDirectory(prefix="stockade-packets-") as directory:
-        yield compiled(Path(directory), SOURCE.read_text())
+        yield compiled(Path(directory), sources())
 
 
 class Launcher:
@@ -335,12 +341,13 @@ def test_a_filter_longer_than_the_kernel_takes_is_not_cut_to_its_start(launcher:
 
 def test_a_launcher_that_trusts_its_packets_is_found_out(forked: Forked) -> None:
     """The proof that these tests can fail: without the check of the count the sanitizers speak up."""
-    source = SOURCE.read_text()
+    files = sources()
     check = "(uint64_t)count != expected"
-    assert check in source
+    assert check in files["launcher.c"]
+    files["launcher.c"] = files["launcher.c"].replace(check, "0")
 
     with tempfile.TemporaryDirectory(prefix="stockade-packets-") as directory:
-        weak = compiled(Path(directory), source.replace(check, "0"))
+        weak = compiled(Path(directory), files)
         crashed = forked(sweep(weak, [packet(CLONE, FAILS, descriptors=600)]))
 
     assert any("AddressSanitizer" in text or "runtime error" in text for text in crashed)

@@ -1,4 +1,4 @@
-"""The steps as data: the launcher's list and ours agree, and the bytes are those that launcher.c reads."""
+"""The steps as data: the launcher's list and ours agree, and the bytes are those that plan.c reads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stockade.sandbox import steps
 
-SOURCE = Path(__file__).resolve().parents[2] / "sandbox/native/launcher.c"
+SOURCE = Path(__file__).resolve().parents[2] / "sandbox/native/plan.h"
 
 
 def test_the_launcher_and_the_steps_have_the_same_operations_in_the_same_order() -> None:
