@@ -155,7 +155,7 @@ class Entry:
             if name:
                 self._take_name(name)  # written down before, so that gc removes it too
         except BaseException:
-            self.remove()
+            self._remove()
             raise
         finally:
             os.close(top)
@@ -206,6 +206,17 @@ class Entry:
 
     def remove(self) -> None:
         """Remove the name and the directory, then let go of the lock."""
+        try:
+            top = _locked(self.root, fcntl.LOCK_SH)  # gc would take what is half removed for something left behind
+        except FileNotFoundError:
+            top = -1
+        try:
+            self._remove()
+        finally:
+            if top >= 0:
+                os.close(top)
+
+    def _remove(self) -> None:
         remove(self.root, self.identity, self.name)
         self.release()
 
