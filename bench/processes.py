@@ -48,16 +48,17 @@ def command(argv: Sequence[str], *, allowed: tuple[int, ...] = (0,), cpu: list[f
     `cpu` gets the seconds of processor time that it and what it waited for took: those a busy machine doesn't stretch.
     """
     # Not the null device: runc and crun give their standard streams to the container's root, and crun 1.8 the host's
-    # /dev/null as well. An empty pipe and one that nobody reads serve a program that says little.
-    empty, full = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
-    os.close(empty[1])
-    actions = [(os.POSIX_SPAWN_DUP2, empty[0], 0), (os.POSIX_SPAWN_DUP2, full[1], 1)]
+    # /dev/null as well. An empty pipe and a file in memory do as well.
+    stdin, writer = os.pipe2(os.O_CLOEXEC)
+    os.close(writer)
+    stdout = os.memfd_create("output")
+    actions = [(os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, stdout, 1)]
     before = time.perf_counter()
     pid = os.posix_spawnp(argv[0], list(argv), os.environ, file_actions=actions)
     _, status, usage = os.wait4(pid, 0)
     took = time.perf_counter() - before
-    for descriptor in (empty[0], *full):
-        os.close(descriptor)
+    os.close(stdin)
+    os.close(stdout)
     if cpu is not None:
         cpu.append(usage.ru_utime + usage.ru_stime)
     if os.waitstatus_to_exitcode(status) not in allowed:
