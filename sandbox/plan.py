@@ -115,7 +115,7 @@ class Options(Record):
     whose cgroup.procs it opened, `cgroup` whether there is a cgroup2 directory to be cloned into, `freezer` whether
     there is one of a v1 group that can freeze. `privileged` whether we may make mounts in our own namespace, so that
     sources are copied by us. `external_maps` whether newuidmap writes the maps. `own_stdio`: bits of the standard
-    streams that are pipes of ours and must be handed to the program's uid from inside. `v1` and `v2`: what a cgroup
+    streams that are pipes of ours and must be handed to the program's uid from inside. `v1`: what a cgroup
     mount shows. `dies_with_supervisor`: not detached. `late_streams`: the program's own streams come with its last
     steps, see `last`. `undumpable`: the supervisor may look into the process all the same, so nobody else in a shared
     PID namespace shall.
@@ -130,7 +130,6 @@ class Options(Record):
     external_maps: bool = False
     own_stdio: int = 0
     v1: tuple[tuple[str, str], ...] = ()
-    v2: bool = False
     dies_with_supervisor: bool = True
     late_streams: bool = False
     undumpable: bool = False

@@ -60,7 +60,7 @@ class Flags:
     def __init__(self, options: tuple[str, ...]) -> None:
         self.attributes = 0
         self.propagation: list[tuple[int, bool]] = []
-        self.bind = self.recursive = self.idmap = False
+        self.recursive = self.idmap = False
         self.data: list[tuple[str, str]] = []
         for option in options:
             if option in ATTRIBUTES:
@@ -71,7 +71,7 @@ class Flags:
             elif option in PROPAGATION:
                 self.propagation.append(PROPAGATION[option])
             elif option in {"bind", "rbind"}:
-                self.bind, self.recursive = True, option == "rbind"
+                self.recursive = option == "rbind"
             elif option in {"idmap", "ridmap"}:
                 self.idmap = True
             else:

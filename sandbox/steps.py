@@ -40,7 +40,6 @@ from stockade.sandbox.steps_mounts import (
     MakeNode,
     Mask,
     Open,
-    OpenIn,
     Pivot,
     Propagation,
     ReadOnly,
@@ -101,7 +100,6 @@ __all__ = [
     "NoNewPrivs",
     "OomScore",
     "Open",
-    "OpenIn",
     "OwnStdio",
     "Pivot",
     "Place",
@@ -133,7 +131,7 @@ __all__ = [
 #: in the order of native/plan.h's OPS
 OPERATIONS: tuple[type[Step], ...] = (
     Clone, Place, WriteMaps, WaitMaps, WaitSupervisor, CloseOthers, DeathSignal, SetIds,
-    Unshare, Join, Propagation, Open, OpenIn, CloneTree, Filesystem, Attach, SetAttributes, WritableTop,
+    Unshare, Join, Propagation, Open, CloneTree, Filesystem, Attach, SetAttributes, WritableTop,
     Ensure, EnsureLike, EnsureReal, RefuseLink, MakeNode, BindNode, MakeLink, Mask, ReadOnly, WriteFile, Pivot,
     Session, Keyring, Rlimit, Hostname, Domainname, Sysctl, OomScore, Umask, Bounding,
     Securebits, Capabilities, Ambient, NoNewPrivs, Dumpable, Terminal, Stdio, OwnStdio, Seccomp,

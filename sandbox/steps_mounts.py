@@ -32,19 +32,6 @@ class Open(Step):
         return f"open {self.path} as {self.to}"
 
 
-class OpenIn(Step):
-    """openat2(2) with RESOLVE_IN_ROOT and no magic links."""
-
-    why = "inside the root, whatever links lie on the way"
-    to: Slot
-    root: Slot
-    path: str
-    flags: int
-
-    def __str__(self) -> str:
-        return f"open {self.path} in {self.root} as {self.to}"
-
-
 class CloneTree(Step):
     """open_tree(2) with OPEN_TREE_CLONE: a detached copy of a mount, or of all mounts below."""
 

@@ -80,13 +80,6 @@ void step_open(void) {
     put(to, check(open(path, (int)flags | O_CLOEXEC)));
 }
 
-void step_open_in(void) {
-    int to = slot_number(), root = descriptor();
-    const char *path = text();
-    uint64_t flags = number();
-    put(to, check(open_inside(root, path, flags, 0)));
-}
-
 void step_ensure(void) {
     int to = slot_number(), root = descriptor();
     const char *path = text();

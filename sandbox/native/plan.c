@@ -178,7 +178,6 @@ static void take(enum op op) {
     case OP_JOIN: { int fd = descriptor(); check(setns(fd, (int)number())); return; }
     case OP_PROPAGATION: { const char *path = text(); check(syscall(SYS_mount, NULL, path, NULL, number(), NULL)); return; }
     case OP_OPEN: return step_open();
-    case OP_OPEN_IN: return step_open_in();
     case OP_CLONE_TREE: return step_clone_tree();
     case OP_FILESYSTEM: return step_filesystem();
     case OP_ATTACH: return step_attach();

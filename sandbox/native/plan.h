@@ -17,7 +17,7 @@
 /* sandbox/steps.py has a class of the same name for each; a test compares the two lists. */
 #define OPS(X)                                                                                                         \
     X(CLONE) X(PLACE) X(WRITE_MAPS) X(WAIT_MAPS) X(WAIT_SUPERVISOR) X(CLOSE_OTHERS) X(DEATH_SIGNAL) X(SET_IDS)         \
-    X(UNSHARE) X(JOIN) X(PROPAGATION) X(OPEN) X(OPEN_IN) X(CLONE_TREE) X(FILESYSTEM) X(ATTACH) X(SET_ATTRIBUTES)       \
+    X(UNSHARE) X(JOIN) X(PROPAGATION) X(OPEN) X(CLONE_TREE) X(FILESYSTEM) X(ATTACH) X(SET_ATTRIBUTES)       \
     X(WRITABLE_TOP) X(ENSURE) X(ENSURE_LIKE) X(ENSURE_REAL) X(REFUSE_LINK) X(MAKE_NODE) X(BIND_NODE) X(MAKE_LINK)      \
     X(MASK) X(READ_ONLY) X(WRITE_FILE) X(PIVOT) X(SESSION) X(KEYRING) X(RLIMIT) X(HOSTNAME) X(DOMAINNAME) X(SYSCTL)    \
     X(OOM_SCORE) X(UMASK) X(BOUNDING) X(SECUREBITS) X(CAPABILITIES) X(AMBIENT) X(NO_NEW_PRIVS) X(DUMPABLE)             \

@@ -11,7 +11,6 @@
 
 /* paths.c: what is opened and made inside a root */
 void step_open(void);
-void step_open_in(void);
 void step_ensure(void);
 void step_ensure_like(void);
 void step_ensure_real(void);

@@ -47,9 +47,7 @@ def kinds(spec: oci.Spec, options: Options) -> list[str]:
 def test_descriptors_are_closed_before_any_path_is_looked_at() -> None:
     names = kinds(a_spec(), Options())
 
-    looking = [
-        i for i, name in enumerate(names) if name in {"Open", "OpenIn", "Ensure", "EnsureLike", "WorkingDirectory"}
-    ]
+    looking = [i for i, name in enumerate(names) if name in {"Open", "Ensure", "EnsureLike", "WorkingDirectory"}]
 
     assert names.index("CloseOthers") < min(looking)
 
