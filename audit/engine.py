@@ -196,8 +196,9 @@ def _fold(findings: Sequence[Finding]) -> list[Finding]:
         folded = covered.get(finding.rule)
         if folded:
             more = [other.title for other in findings if other.rule in folded and other.title not in finding.evidence]
-            finding = replace(finding, evidence=(*finding.evidence, *dict.fromkeys(more)))  # noqa: PLW2901
-        kept.append(finding)
+            kept.append(replace(finding, evidence=(*finding.evidence, *dict.fromkeys(more))))
+        else:
+            kept.append(finding)
     return kept
 
 

@@ -144,13 +144,13 @@ class Cgroup:
 
     def freeze(self, *, timeout: float = 5.0) -> None:
         """Stop every process until `thaw`; StockadeError if the kernel doesn't manage within the time."""
-        self._set_frozen(True, timeout)
+        self._set_frozen(frozen=True, timeout=timeout)
 
     def thaw(self, *, timeout: float = 5.0) -> None:
         """Let the processes go on."""
-        self._set_frozen(False, timeout)
+        self._set_frozen(frozen=False, timeout=timeout)
 
-    def _set_frozen(self, frozen: bool, timeout: float) -> None:  # noqa: FBT001
+    def _set_frozen(self, *, frozen: bool, timeout: float) -> None:
         group = self._freezer()
         if group is None:
             raise StockadeError("pause needs a cgroup that can freeze, and this container has none")

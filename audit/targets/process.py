@@ -147,7 +147,7 @@ class Collector:
             self.facts.append(
                 facts.Namespace(
                     where=Where(f"/proc/{self.pid}/ns/{kind}"),
-                    kind=kind,  # type: ignore[arg-type]
+                    kind=kind,  # type: ignore[arg-type] # the keys are namespaces.KINDS
                     host=self.host.is_host(kind, inode) if self.host.trusted else None,
                     inode=inode,
                     owner_initial=self._owner(kind, inode),

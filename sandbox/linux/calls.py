@@ -13,14 +13,14 @@ import os
 
 from stockade.sandbox.linux.calls_base import checked, fspath, libc, word
 from stockade.sandbox.linux.calls_base import syscall as syscall  # noqa: PLC0414 - a name of this module too
-from stockade.sandbox.linux.calls_constants import *  # noqa: F403
+from stockade.sandbox.linux.calls_constants import *  # noqa: F403 - constants are names of this module too
 from stockade.sandbox.linux.calls_constants import (
     LINUX_CAPABILITY_VERSION_3,
     PR_CAP_AMBIENT,
     PR_CAPBSET_READ,
     SECCOMP_SET_MODE_FILTER,
 )
-from stockade.sandbox.linux.calls_mount import *  # noqa: F403
+from stockade.sandbox.linux.calls_mount import *  # noqa: F403 - and so are the calls about mounts
 
 
 class _OpenHow(ctypes.Structure):

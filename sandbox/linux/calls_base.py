@@ -52,7 +52,7 @@ def word(argument: object) -> object:
         return ctypes.c_ulong(argument & 0xFFFFFFFFFFFFFFFF)
     if argument is None or isinstance(argument, bytes):
         return ctypes.c_char_p(argument)
-    return ctypes.byref(argument)  # type: ignore[arg-type]
+    return ctypes.byref(argument)  # type: ignore[arg-type] # an array or structure: all that is left
 
 
 def checked(result: int, path: str | bytes | None = None) -> int:
