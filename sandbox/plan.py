@@ -26,7 +26,7 @@ MAGIC = 0x4B435453
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SIGKILL = 9
 #: where the descriptors of last steps go; those of a plan are far fewer
-FIRST_LATE_SLOT = 504
+FIRST_LATE_SLOT = 2008
 
 #: OCI's type → (flag of clone(2), word for readers)
 NAMESPACES = {
@@ -178,7 +178,7 @@ def _parent(
     spec: oci.Spec, new: Sequence[str], procs: Sequence[Slot], cgroup: Slot | None, options: Options
 ) -> Iterator[Step]:
     flags = sum(NAMESPACES[kind] for kind in new if kind != "cgroup")
-    yield s.Clone(flags, " ".join(kind for kind in new if kind != "cgroup"), cgroup.number if cgroup else 512)
+    yield s.Clone(flags, " ".join(kind for kind in new if kind != "cgroup"), cgroup.number if cgroup else s.NONE.number)
     for slot in procs:
         yield s.Place(slot)
     if "user" in new and not options.external_maps:

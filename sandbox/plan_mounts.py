@@ -25,7 +25,7 @@ MS_REC, MS_PRIVATE, MS_SLAVE, MS_SHARED, MS_UNBINDABLE = 1 << 14, 1 << 18, 1 << 
 RDONLY, NOSUID, NODEV, NOEXEC = 1, 2, 4, 8
 ATIME_MASK = 0x70
 #: the step Terminal puts the slave here; above all slots that a plan hands out in order
-TERMINAL_SLOT = 500
+TERMINAL_SLOT = 2000
 
 #: the devices that every container has, runtime-spec config-linux.md "Default Devices"
 DEFAULT_DEVICES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))

@@ -51,8 +51,8 @@ def encode_item(item: object) -> bytes:
     return encode_value(item)
 
 
-#: a slot that no descriptor is ever in: what it stands for stays as it is
-NONE = Slot(512, "as it is")
+#: a slot that no descriptor is ever in (native/plan.h SLOTS): what it stands for stays as it is
+NONE = Slot(2048, "as it is")
 
 
 class Step(Record):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stockade.sandbox.steps_base import Step, encode_value, head, word
+from stockade.sandbox.steps_base import NONE, Step, encode_value, head, word
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ class Clone(Step):
     why = "a child of the supervisor, with namespaces of its own from its first instruction"
     flags: int
     names: str
-    cgroup: int = 512
+    cgroup: int = NONE.number
 
     def encode(self) -> bytes:
         """Give the flags and the slot; `names` is for readers."""
@@ -122,6 +122,63 @@ class Join(Step):
 
     def __str__(self) -> str:
         return f"join {self.namespace}"
+
+
+class JoinFirst(Step):
+    """setns(2) by the launcher, before it clones: a PID namespace is joined by children only, pid_namespaces(7)."""
+
+    why = "the process is a member from its first instruction, and what it makes new belongs there"
+    namespace: Slot
+    flag: int
+
+    def __str__(self) -> str:
+        return f"join {self.namespace} before the clone"
+
+
+class Hold(Step):
+    """Report and wait for the supervisor's word."""
+
+    why = "hooks run now: the namespaces are made, the root is still the host's (runtime-spec, createRuntime)"
+
+    def __str__(self) -> str:
+        return "wait until the supervisor has run its hooks"
+
+
+class Find(Step):
+    """faccessat(2) of the places where the program may be."""
+
+    why = "what can't be executed is said by `create`, not by `start`"
+    places: tuple[str, ...]
+    program: str
+
+    def encode(self) -> bytes:
+        """Give the places; `program` is for readers."""
+        payload = encode_value(self.places)
+        return head(self.op, len(payload)) + payload
+
+    def __str__(self) -> str:
+        return f"look for {self.program!r}"
+
+
+class WaitStart(Step):
+    """Let `create` go and accept(2) a connection of `start`."""
+
+    why = "OCI's state created: everything is set up, the program starts on request"
+    listener: Slot
+
+    def __str__(self) -> str:
+        return "wait for start"
+
+
+class Preserve(Step):
+    """dup2(2) of descriptors that the caller passes on, to 3 and up."""
+
+    why = "the caller asked for it: socket activation, --preserve-fds"
+    first: Slot
+    count: int
+
+    def __str__(self) -> str:
+        return f"pass {self.count} descriptors on from 3"
 
 
 class Terminal(Step):

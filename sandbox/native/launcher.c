@@ -23,6 +23,7 @@
 #include <linux/mount.h>
 #include <linux/sched.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -155,6 +156,10 @@ static int parent_step(uint32_t op, struct launched *l, const uint8_t *child_fro
         }
         return l->pid < 0 ? -1 : 0;
     }
+    if (op == OP_JOIN_FIRST) { /* the namespaces in which it is cloned; this launcher serves no other launch after that */
+        int fd = descriptor();
+        return setns(fd, (int)number());
+    }
     if (op == OP_GUARD)
         return guard(l, descriptor()) < 0 ? -1 : 0;
     if (op == OP_PLACE)
@@ -216,6 +221,9 @@ static int serve(int control) {
         memset(packet + n, 0, (size_t)(before - n));
     before = n;
     struct header h;
+    uint32_t release;
+    if (n == (ssize_t)sizeof release && memcpy(&release, packet, sizeof release) && release == RELEASE)
+        _exit(0); /* they are left alone: OCI's `create` has done its part and goes */
     if (n < (ssize_t)sizeof h)
         return 0;
     memcpy(&h, packet, sizeof h);

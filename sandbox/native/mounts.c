@@ -11,9 +11,6 @@
 #include "plan.h"
 #include "steps.h"
 
-/* Slots from here on outlive PIVOT: the terminal and what comes with the last steps. plan_mounts.TERMINAL_SLOT is the same. */
-enum { KEPT_SLOTS = 500 };
-
 void step_clone_tree(void) {
     int to = slot_number(), from = descriptor();
     unsigned recursive = number() ? AT_RECURSIVE : 0;
@@ -158,9 +155,5 @@ void step_pivot(void) {
     check(syscall(SYS_pivot_root, ".", "."));
     check(syscall(SYS_umount2, ".", 2 /* MNT_DETACH */)); /* "." is now the old root, on top of the new one (pivot_root(2), NOTES) */
     check(chdir("/"));
-    plan.pivoted = 1;
-    for (int i = 0; i < plan.slots_used && i < KEPT_SLOTS; i++)
-        put(i, -1);
-    for (int i = 0; i < 3; i++)
-        own_null(i);
+    leave_host();
 }

@@ -175,7 +175,7 @@ static void take(enum op op) {
     case OP_DEATH_SIGNAL: check(prctl(PR_SET_PDEATHSIG, number(), 0, 0, 0)); return;
     case OP_SET_IDS: return step_set_ids();
     case OP_UNSHARE: check(syscall(SYS_unshare, number())); return;
-    case OP_JOIN: { int fd = descriptor(); check(setns(fd, (int)number())); return; }
+    case OP_JOIN: return step_join();
     case OP_PROPAGATION: { const char *path = text(); check(syscall(SYS_mount, NULL, path, NULL, number(), NULL)); return; }
     case OP_OPEN: return step_open();
     case OP_CLONE_TREE: return step_clone_tree();
@@ -217,7 +217,11 @@ static void take(enum op op) {
     case OP_INIT: return step_init();
     case OP_EXECUTE: return step_execute();
     case OP_LOOPBACK: return step_loopback();
-    default: failed_with(EBADMSG); /* CLONE, PLACE and WRITE_MAPS are the launcher's own */
+    case OP_HOLD: return step_hold();
+    case OP_FIND: return step_find();
+    case OP_WAIT_START: return step_wait_start();
+    case OP_PRESERVE: return step_preserve();
+    default: failed_with(EBADMSG); /* CLONE, PLACE, WRITE_MAPS and the like are the launcher's own */
     }
 }
 

@@ -22,7 +22,7 @@
     X(MASK) X(READ_ONLY) X(WRITE_FILE) X(PIVOT) X(SESSION) X(KEYRING) X(RLIMIT) X(HOSTNAME) X(DOMAINNAME) X(SYSCTL)    \
     X(OOM_SCORE) X(UMASK) X(BOUNDING) X(SECUREBITS) X(CAPABILITIES) X(AMBIENT) X(NO_NEW_PRIVS) X(DUMPABLE)             \
     X(TERMINAL) X(STDIO) X(OWN_STDIO) X(SECCOMP) X(WORKING_DIRECTORY) X(READY) X(INIT) X(EXECUTE) X(LOOPBACK)          \
-    X(IDMAP) X(GUARD)
+    X(IDMAP) X(GUARD) X(JOIN_FIRST) X(HOLD) X(FIND) X(WAIT_START) X(PRESERVE)
 
 enum op {
 #define X(name) OP_##name,
@@ -31,11 +31,12 @@ enum op {
     OP_COUNT
 };
 
-enum message { CLONED = 1, PREPARED, FAILED, TERMINAL_MASTER, STREAM };
+enum message { CLONED = 1, PREPARED, FAILED, TERMINAL_MASTER, STREAM, HELD };
 
-enum { SLOTS = 512, MAX_PACKET = 196608 };
+enum { SLOTS = 2048, MAX_PACKET = 196608 };
 
-#define MAGIC 0x4b435453u /* "STCK" */
+#define MAGIC 0x4b435453u   /* "STCK" */
+#define RELEASE 0x454c4552u /* "RELE": a packet of these four bytes alone */
 
 struct header {
     uint32_t magic, in_memfd, descriptors, parent_steps, child_steps, length;

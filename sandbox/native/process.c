@@ -4,9 +4,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/mount.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
@@ -38,6 +40,38 @@ void step_wait_supervisor(void) {
     while (n < 0 && errno == EINTR);
     if (n != 1 || go != 'g')
         _exit(125); /* the supervisor is gone, or found a difference and says so itself */
+}
+
+/* Everything is as it is before the root changes; the supervisor does what it has to do now, hooks above all. */
+void step_hold(void) {
+    check(answer(plan.sync_fd, (struct answer){HELD, plan.step_number, 0, 0}, -1));
+    step_wait_supervisor();
+}
+
+/* OCI's "created": the supervisor of `create` has gone, the one of `start` connects to a socket in the container's directory,
+ * which only its owner can reach. One that goes away without its word is no start. */
+void step_wait_start(void) {
+    int slot = slot_number(), listener = plan.slot[slot];
+    char go = 0;
+    check(close(plan.sync_fd)); /* its end tells `create` that all went well */
+    plan.sync_fd = -1;
+    while (go != 'g') {
+        int connection = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+        if (connection < 0) {
+            if (errno == EINTR || errno == ECONNABORTED)
+                continue;
+            _exit(125); /* nobody is there to be told */
+        }
+        ssize_t n;
+        do
+            n = read(connection, &go, 1);
+        while (n < 0 && errno == EINTR);
+        if (n == 1 && go == 'g')
+            plan.sync_fd = connection;
+        else
+            close(connection);
+    }
+    put(slot, -1);
 }
 
 /* ---- descriptors and streams ------------------------------------------------------------------------------------ */
@@ -145,6 +179,26 @@ void step_own_stdio(void) {
     }
 }
 
+/* Slots from here on outlive PIVOT: the terminal and what comes with the last steps. plan_mounts.TERMINAL_SLOT is the same. */
+enum { KEPT_SLOTS = 2000 };
+
+void leave_host(void) {
+    plan.pivoted = 1;
+    for (int i = 0; i < plan.slots_used && i < KEPT_SLOTS; i++)
+        put(i, -1);
+    for (int i = 0; i < 3; i++)
+        own_null(i);
+}
+
+/* A namespace file, or with a pidfd several namespaces of a process at once (setns(2)). With the mount namespace come root and
+ * working directory; what was opened before leads back to the host and goes, as with PIVOT. */
+void step_join(void) {
+    int fd = descriptor(), flags = (int)number();
+    check(setns(fd, flags));
+    if (flags & CLONE_NEWNS)
+        leave_host();
+}
+
 /* ---- what it becomes -------------------------------------------------------------------------------------------- */
 
 /* CVE-2024-21626: opened inside the root, never through a magic link, and getcwd must name a place below it. */
@@ -216,6 +270,48 @@ void step_init(void) {
         _exit(125);
     close(gate[1]);
     be_init(pid, &all);
+}
+
+static int executable(const char *path) {
+    struct stat s;
+    if (stat(path, &s) < 0)
+        return -1;
+    if (!S_ISREG(s.st_mode))
+        return errno = EACCES, -1;
+    return faccessat(AT_FDCWD, path, X_OK, AT_EACCESS);
+}
+
+/* Look for the program where EXECUTE will, so that `create` can say that there is none. */
+void step_find(void) {
+    int error = ENOENT;
+    for (uint64_t n = number(); n; n--) {
+        const char *place = text();
+        if (error && executable(place) == 0)
+            error = 0;
+        else if (error && errno != ENOENT && errno != ENOTDIR)
+            error = errno;
+    }
+    if (error)
+        failed_with(error);
+}
+
+/* Put descriptors that the caller gives to the program in their places, from 3 on, over whatever is there. */
+void step_preserve(void) {
+    int first = slot_number(), count = (int)number();
+    int *from = plan.slot + first;
+    if (count < 0 || count > SLOTS - first)
+        failed_with(EBADMSG);
+    for (int i = 0; i < count; i++) { /* out of the way of their places first */
+        int moved = check(fcntl(from[i], F_DUPFD_CLOEXEC, 3 + count));
+        put(first + i, moved);
+    }
+    if (plan.sync_fd >= 3 && plan.sync_fd < 3 + count) {
+        int moved = check(fcntl(plan.sync_fd, F_DUPFD_CLOEXEC, 3 + count));
+        close(plan.sync_fd);
+        plan.sync_fd = moved;
+    }
+    for (int i = 0; i < count; i++)
+        check(dup2(from[i], 3 + i));
 }
 
 void step_execute(void) {

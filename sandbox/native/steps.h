@@ -55,6 +55,7 @@ void step_loopback(void);
 void load_filter(unsigned flags, const char *program, uint64_t n);
 
 /* process.c: the hand-shake, descriptors and streams, the init, the program */
+void step_join(void);
 void step_wait_maps(void);
 void step_wait_supervisor(void);
 void step_close_others(void);
@@ -64,6 +65,13 @@ void step_own_stdio(void);
 void step_working_directory(void);
 void step_init(void);
 void step_execute(void);
+void step_hold(void);
+void step_find(void);
+void step_wait_start(void);
+void step_preserve(void);
+
+/* Close what leads back to the host, after the root has changed. */
+void leave_host(void);
 
 /* Put the container's own null device in place of the host's. */
 void own_null(int fd);
