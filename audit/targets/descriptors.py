@@ -41,23 +41,40 @@ class Place(NamedTuple):
         )
 
 
-def facts_of(pid: int, place: Place, host: HostView) -> Iterator[facts.OpenDescriptor]:
-    """Give the descriptors of a process that lie outside its mounts or are worth a look, and all of its directories.
+class Held(NamedTuple):
+    """What a process holds open. `sockets` are (descriptor, inode); `gap` says why one of them is unknown."""
+
+    facts: tuple[facts.OpenDescriptor, ...]
+    sockets: tuple[tuple[int, int], ...]
+    gap: str = ""
+
+
+def look(pid: int, place: Place, host: HostView) -> Held:
+    """Give what lies outside its mounts or is worth a look, all of its directories, and its sockets.
 
     Raises PermissionError without ptrace access, ProcessLookupError when it has gone.
     """
+    found: list[facts.OpenDescriptor] = []
+    sockets: list[tuple[int, int]] = []
+    gap = ""
     for name in procfs.names(pid, "fd")[:MOST]:
         try:
-            fact = _descriptor(pid, int(name), place, host)
+            target = os.readlink(f"/proc/{pid}/fd/{name}")
+            if target.startswith("socket:["):
+                sockets.append((int(name), int(target[8:-1])))
+            fact = _descriptor(pid, int(name), target, place, host)
         except (FileNotFoundError, ProcessLookupError):
             continue  # closed since the listing
+        except OSError as error:
+            # One that can't be told (a stale file of a server) must not hide the others.
+            gap = gap or f"descriptor {name} of process {pid}: {error.strerror}"
+            continue
         if fact:
-            yield fact
+            found.append(fact)
+    return Held(tuple(found), tuple(sockets), gap)
 
 
-def _descriptor(pid: int, number: int, place: Place, host: HostView) -> facts.OpenDescriptor | None:
-    path = f"/proc/{pid}/fd/{number}"
-    target = os.readlink(path)
+def _descriptor(pid: int, number: int, target: str, place: Place, host: HostView) -> facts.OpenDescriptor | None:
     if target.startswith("/"):
         return _file(pid, number, target, place, host)
     kind: Kind
@@ -68,8 +85,9 @@ def _descriptor(pid: int, number: int, place: Place, host: HostView) -> facts.Op
         kind, outside = "netlink", host.is_host("net", place.inodes.get("net", 0)) is False
     else:
         return None  # pipes, sockets, anonymous inodes: nothing of the host's
+    where = Where(f"/proc/{pid}/fd/{number}")
     return facts.OpenDescriptor(
-        where=Where(path), fd=number, target=target, kind=kind, outside=outside if host.trusted else None, pid=pid
+        where=where, fd=number, target=target, kind=kind, outside=outside if host.trusted else None, pid=pid
     )
 
 
@@ -133,19 +151,8 @@ def engine_sockets(
             )
 
 
-def sockets(pid: int) -> Iterator[tuple[int, int]]:
-    """Give (descriptor, inode) of a process's sockets. Raises as facts_of does."""
-    for name in procfs.names(pid, "fd")[:MOST]:
-        try:
-            target = os.readlink(f"/proc/{pid}/fd/{name}")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if target.startswith("socket:["):
-            yield int(name), int(target[8:-1])
-
-
 def working_directory(pid: int, place: Place, host: HostView) -> facts.WorkingDirectory | None:
-    """Give the working directory, None where the kernel doesn't tell its mount. Raises as facts_of does."""
+    """Give the working directory, None where the kernel doesn't tell its mount. Raises as `look` does."""
     path = f"/proc/{pid}/cwd"
     status = statx.of(path)
     outside = _outside(status, place, host)
@@ -155,7 +162,7 @@ def working_directory(pid: int, place: Place, host: HostView) -> facts.WorkingDi
 
 
 def executable(pid: int, place: Place, host: HostView) -> facts.Executable:
-    """Give the program of a process. Raises FileNotFoundError for a kernel thread and a zombie, else as facts_of does.
+    """Give the program of a process. Raises FileNotFoundError for a kernel thread and a zombie, else as `look` does.
 
     A program in a memfd, as container runtimes start themselves, is no file of the host's and was not deleted either.
     """

@@ -5,21 +5,21 @@ can't be read becomes a `Gap` with the reason, and a process that vanishes ends 
 ProcessLookupError.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 from stockade.audit import facts, probe, seccomp_facts
 from stockade.audit.facts import Fact, Gap, Target, Where
 from stockade.audit.targets import controls, declared, descriptors, engines, identity, mounts, own, resources
 from stockade.audit.targets.discovery import Group
 from stockade.audit.targets.host import HostView
+from stockade.audit.targets.members import SECCOMP_MODES
 from stockade.audit.targets.shared import Cache, Options
-from stockade.audit.targets.snapshot import Entry, inodes_of
-from stockade.sandbox.linux import mountinfo, namespaces, process, procfs, ptrace, statx
+from stockade.audit.targets.snapshot import inodes_of
+from stockade.sandbox.linux import namespaces, process, procfs, ptrace, statx
 from stockade.sandbox.linux.process import Status
 
-_MODES: tuple[Literal["disabled", "strict", "filter"], ...] = ("disabled", "strict", "filter")
 _NEEDS_ROOT = "needs ptrace access to the process: run the audit as root or as the same user"
 
 
@@ -34,6 +34,8 @@ class Collector:
         self.options = options
         self.prober = prober
         self._running: probe.Probe | None = None
+        # pid and its sockets as (descriptor, inode), of each process of the container
+        self._sockets_of: list[tuple[int, tuple[tuple[int, int], ...]]] = []
         self.facts: list[Fact] = []
         self.gaps: list[Gap] = []
         self.complete: set[type[Fact]] = set()
@@ -44,7 +46,7 @@ class Collector:
         self.status = process.status(pid)
         self.inodes = self._inodes()
         self.mountinfo = procfs.read_text(pid, "mountinfo")
-        self.view = mounts.view(mountinfo.parse(self.mountinfo), f"/proc/{pid}/mountinfo")
+        self.view = self.cache.view(self.mountinfo, f"/proc/{pid}/mountinfo")
         self.identifier = identity.Identifier(pid, self.status, self.host)
         self._start_probe(self.status, self.inodes, self.view, self.identifier)
         return True
@@ -60,8 +62,7 @@ class Collector:
         self._seccomp(status)
         self._labels()
         self._resources()
-        self._descriptors(self.view, inodes)
-        self._others(status)
+        self._descriptors(inodes)
         self._finish_probe(inodes)
         self.facts.append(self.host.fact)
         self._runtime(status)
@@ -136,10 +137,10 @@ class Collector:
             self._gap("this kernel does not tell no_new_privs", facts.NoNewPrivs)
         else:
             self.facts.append(facts.NoNewPrivs(where=where, value=status.no_new_privs))
-        if status.seccomp is None or status.seccomp >= len(_MODES):
+        if status.seccomp is None or status.seccomp >= len(SECCOMP_MODES):
             self._gap("this kernel does not tell the seccomp mode", facts.SeccompState)
         else:
-            mode = _MODES[status.seccomp]
+            mode = SECCOMP_MODES[status.seccomp]
             self.facts.append(facts.SeccompState(where=where, mode=mode, filters=status.seccomp_filters))
 
     def _namespaces(self, inodes: dict[str, int]) -> None:
@@ -248,57 +249,31 @@ class Collector:
             )
         )
 
-    def _descriptors(self, view: mounts.View, inodes: dict[str, int]) -> None:
+    def _descriptors(self, inodes: dict[str, int]) -> None:
         kinds = (facts.OpenDescriptor, facts.WorkingDirectory, facts.Executable)
-        place = descriptors.Place(
-            frozenset(mount.id for mount in view.all),
-            frozenset((mount.major, mount.minor) for mount in view.all),
-            inodes,
-        )
-        found = self._try(lambda: tuple(descriptors.facts_of(self.pid, place, self.host)), kinds[0])
-        if found is None:
+        place = self.cache.place(self.mountinfo, inodes)
+        held = self._try(lambda: descriptors.look(self.pid, place, self.host), kinds[0])
+        if held is None:
             self._gap(_NEEDS_ROOT, *kinds[1:])
-            return
-        self.facts += found
-        cwd = self._try(lambda: descriptors.working_directory(self.pid, place, self.host), kinds[1])
-        self.facts += [cwd] if cwd else []
-        exe = self._try(lambda: descriptors.executable(self.pid, place, self.host), kinds[2])
-        self.facts += [exe] if exe else []
-        self.complete |= {kinds[0], kinds[2]}
-        for entry in self.group.entries[1:]:
-            self.facts += self._of_other(entry, place)
+        else:
+            self.facts += held.facts
+            self._sockets_of = [(self.pid, held.sockets)]
+            if held.gap:
+                self._gap(held.gap, kinds[0])
+            cwd = self._try(lambda: descriptors.working_directory(self.pid, place, self.host), kinds[1])
+            self.facts += [cwd] if cwd else []
+            exe = self._try(lambda: descriptors.executable(self.pid, place, self.host), kinds[2])
+            self.facts += [exe] if exe else []
+            self.complete |= {kinds[0], kinds[2]}
+        self._others(place)
 
-    def _of_other(self, entry: Entry, place: descriptors.Place) -> Iterator[Fact]:
-        """Give descriptors and program of another process of the container, whose own mounts count too."""
-        try:
-            if entry.inodes.get("mnt") != place.inodes.get("mnt"):
-                place = place.including(mountinfo.of(entry.pid), entry.inodes)
-            yield from descriptors.facts_of(entry.pid, place, self.host)
-            yield descriptors.executable(entry.pid, place, self.host)
-        except (ProcessLookupError, FileNotFoundError, ValueError):
-            return  # ended meanwhile
-        except OSError as error:
-            self._gap(f"process {entry.pid}: {_words(error)}", facts.OpenDescriptor, facts.Executable)
-
-    def _others(self, first: Status) -> None:
+    def _others(self, place: descriptors.Place) -> None:
         for entry in self.group.entries[1:]:
-            try:
-                status = process.status(entry.pid)
-            except (ProcessLookupError, FileNotFoundError):
-                continue
-            seccomp = None if status.seccomp is None or status.seccomp > 2 else _MODES[status.seccomp]
-            self.facts.append(
-                facts.Process(
-                    where=Where(f"/proc/{entry.pid}/status"),
-                    pid=entry.pid,
-                    name=status.name,
-                    host_uid=status.uids[1],
-                    capabilities=status.caps.effective | status.caps.permitted,
-                    no_new_privs=status.no_new_privs,
-                    seccomp=seccomp,
-                    lsm=identity.label(entry.pid, self.host) if first.seccomp is not None else None,
-                )
-            )
+            member = self.cache.member(entry, place, self.host)
+            self.facts += member.facts
+            self._sockets_of.append((entry.pid, member.sockets))
+            if member.gap:
+                self._gap(member.gap, facts.OpenDescriptor, facts.Executable)
         self.complete.add(facts.Process)
 
     def _start_probe(self, status: Status, inodes: dict[str, int], view: mounts.View, who: identity.Identifier) -> None:
@@ -397,12 +372,8 @@ class Collector:
         if peers is None:
             self._gap("this kernel does not tell the other end of a socket (CONFIG_UNIX_DIAG)", facts.EngineSocket)
             return
-        for entry in self.group.entries:
-            try:
-                found = tuple(descriptors.sockets(entry.pid))
-            except OSError:
-                continue  # told by the gap of its descriptors
-            self.facts += descriptors.engine_sockets(entry.pid, found, peers, self.host)
+        for pid, sockets in self._sockets_of:
+            self.facts += descriptors.engine_sockets(pid, sockets, peers, self.host)
 
     def _devices(self, answer: probe.Answer) -> None:
         key = id(answer), self.group.first.cgroup
