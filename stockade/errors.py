@@ -66,10 +66,10 @@ def printable(text: str) -> str:
     )
 
 
-def describe(error: StockadeError, *, colour: bool = False) -> str:
-    """Give the lines that tell the user of an error, without the last newline."""
+def describe(error: StockadeError, *, colour: bool = False, program: str = "stockade") -> str:
+    """Give the lines that tell the user of an error of the command `program`, without the last newline."""
     red, bold, plain = ("\033[1;31m", "\033[1m", "\033[0m") if colour else ("", "", "")
-    lines = [f"{red}stockade:{plain} {printable(error.message)}"]
+    lines = [f"{red}{program}:{plain} {printable(error.message)}"]
     lines += [f"  {bold}remedy:{plain} {printable(line)}" for line in error.hint.splitlines()]
     return "\n".join(lines)
 

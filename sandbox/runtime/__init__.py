@@ -1,0 +1,1 @@
+"""The OCI runtime command `stockade-runtime`, with the command line of runc and crun."""
