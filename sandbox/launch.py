@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 else:
     import _signal  # without the enumerations of `signal`, which cost 4 ms
 
-CLONED, PREPARED, FAILED, TERMINAL_MASTER, STREAM = 1, 2, 3, 4, 5
+CLONED, PREPARED, FAILED, TERMINAL_MASTER, STREAM, HELD = 1, 2, 3, 4, 5, 6
+RELEASE = 0x454C4552
 PACKET_LIMIT = 190_000
 MFD_CLOEXEC, MFD_ALLOW_SEALING, MFD_EXEC = 1, 2, 0x10
 F_ADD_SEALS, ALL_SEALS = 1033, 0xF
@@ -170,6 +171,11 @@ class Launcher:
                 f"the launcher is gone: {error.strerror}", hint="start again; `stockade gc` cleans up"
             ) from error
 
+    def leave(self) -> None:
+        """End it and leave its processes alone: they have been handed over to whoever reads our record of them."""
+        self.control.send(RELEASE.to_bytes(4, "little"))
+        self.close()
+
     def close(self) -> None:
         """End it, and with it every container it still guards."""
         self.control.close()
@@ -247,6 +253,8 @@ class Pending:
         self.compared = self.ended = self.released = False
         self.streams: dict[int, int] = {}
         self.last: tuple[Step, ...] = ()
+        self.cloned: Callable[[int], None] | None = None
+        self.held: Callable[[int], None] | None = None
 
     def fileno(self) -> int:
         """Give the socket's number: when it is readable, `advance` has something to do."""
@@ -257,10 +265,18 @@ class Pending:
         if not self._next():
             raise self._gone()
 
-    def go(self, last: tuple[Step, ...] = (), tail: bytes = b"", descriptors: Sequence[int] = ()) -> Child:
+    def go(
+        self,
+        last: tuple[Step, ...] = (),
+        tail: bytes = b"",
+        descriptors: Sequence[int] = (),
+        *,
+        waits: bool = False,
+    ) -> Child:
         """Wait until the process is ready and compared, let it go with its last steps, wait until the program runs.
 
-        `tail` are the steps `last` as bytes, `descriptors` what they find from slot FIRST_LATE_SLOT on.
+        `tail` are the steps `last` as bytes, `descriptors` what they find from slot FIRST_LATE_SLOT on. `waits`: it
+        stops at WaitStart, where its filter is not loaded yet.
         """
         try:
             while not self.compared:
@@ -269,7 +285,8 @@ class Pending:
             self._send(tail, descriptors)
             while self._next():
                 pass
-            self._compare()
+            if not waits:
+                self._compare()
         except BaseException:
             self.abandon()
             raise
@@ -379,8 +396,17 @@ class Pending:
             from stockade.sandbox.remedies import failure
 
             raise failure(self.plan.steps + self.last, step, error)
-        if kind == CLONED and self.plan.external_maps:
-            write_maps(self.pid, self.plan)
+        if kind == CLONED:
+            if self.cloned is not None:
+                self.cloned(self.pid)
+            if self.plan.external_maps:
+                from stockade.sandbox.external_maps import write_maps
+
+                write_maps(self.pid, self.plan)
+                self.socket.send(b"g")
+        elif kind == HELD:
+            if self.held is not None:
+                self.held(self.pid)
             self.socket.send(b"g")
         elif kind == PREPARED:
             try:
@@ -397,53 +423,3 @@ def kill(pidfd: int, number: int = 9) -> None:
         _signal.pidfd_send_signal(pidfd, number)
     except ProcessLookupError:
         return
-
-
-def write_maps(pid: int, plan: Plan) -> None:
-    """Run newuidmap(1) and newgidmap(1). Raises StockadeError with what they said."""
-    from stockade.sandbox.host import probe
-
-    host = probe()
-    expected = plan.expected
-    for tool, name, mappings in (
-        (host.newuidmap, "newuidmap", expected.uid_map),
-        (host.newgidmap, "newgidmap", expected.gid_map),
-    ):
-        if not tool:
-            raise StockadeError(
-                f"{name} is not installed",
-                hint="install the package uidmap; without subordinate ids --userns auto maps the caller alone",
-            )
-        argv = [name, str(pid)]
-        for extent in mappings:
-            argv += map(str, extent)
-        code, said = run_tool(tool, argv)
-        if code:
-            raise StockadeError(
-                f"write the {name[3:6]} map: {name} failed: {said or f'exit code {code}'}",
-                hint="the ranges in /etc/subuid and /etc/subgid must be this user's; "
-                "without any, --userns auto maps the caller alone",
-            )
-
-
-def run_tool(path: str, argv: list[str]) -> tuple[int, str]:
-    """Run a program with an empty environment; give its exit code and the first line that it wrote to stderr."""
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    actions = [
-        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-        (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
-        (os.POSIX_SPAWN_DUP2, writer, 2),
-    ]
-    try:
-        pid = os.posix_spawn(path, argv, {}, file_actions=actions)
-    finally:
-        os.close(writer)
-    said = b""
-    while chunk := os.read(reader, 4096):
-        said = (said + chunk)[:4096]
-    os.close(reader)
-    try:
-        _, status = os.waitpid(pid, 0)
-    except ChildProcessError:  # the program waits for all of its children; the maps are read back anyway
-        status = 0
-    return os.waitstatus_to_exitcode(status), said.decode(errors="replace").strip().split("\n")[0]

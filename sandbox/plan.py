@@ -28,6 +28,8 @@ SIGKILL = 9
 #: where the descriptors of last steps go; those of a plan are far fewer
 FIRST_LATE_SLOT = 2008
 
+#: joined by the launcher: what is made in the clone then belongs to them
+JOINED_FIRST = ("user", "pid")
 #: OCI's type → (flag of clone(2), word for readers)
 NAMESPACES = {
     "user": 0x10000000,
@@ -119,6 +121,10 @@ class Options(Record):
     mount shows. `dies_with_supervisor`: not detached. `late_streams`: the program's own streams come with its last
     steps, see `last`. `undumpable`: the supervisor may look into the process all the same, so nobody else in a shared
     PID namespace shall.
+
+    `oci`: the Spec is somebody else's and meant literally. `start_later`: the process waits for `start` on a socket
+    that comes in slot FIRST_LATE_SLOT, followed by `preserve` descriptors for the program. `hold`: hooks run before the
+    root changes. `new_keyring` False keeps the caller's session keyring.
     """
 
     filter_program: bytes = b""
@@ -133,6 +139,12 @@ class Options(Record):
     dies_with_supervisor: bool = True
     late_streams: bool = False
     undumpable: bool = False
+    # what only a config.json of others asks for: the OCI runtime command
+    oci: bool = False
+    start_later: bool = False
+    hold: bool = False
+    preserve: int = 0
+    new_keyring: bool = True
 
 
 def plan(spec: oci.Spec, options: Options) -> Plan:
@@ -146,23 +158,24 @@ def plan(spec: oci.Spec, options: Options) -> Plan:
     cgroup = slots.input("cgroup") if options.cgroup else None
     guarded = spec.linux.namespace("pid") is None  # else the end of process 1 is the end of all, pid_namespaces(7)
     freezer = slots.input("freezer") if options.freezer and guarded else None
-    joined = tuple((slots.input("namespace", n.path), NAMESPACES[n.type]) for n in spec.linux.namespaces if n.path)
+    joined = {n.type: slots.input("namespace", n.path) for n in spec.linux.namespaces if n.path}
     trees = plan_mounts.tree_inputs(spec, slots, options)
     new = [n.type for n in spec.linux.namespaces if not n.path]
     parent = list(_parent(spec, new, procs, cgroup, options))
-    if guarded:
+    if guarded and not options.start_later:
         parent[1:1] = [s.Guard(group) for group in (cgroup, freezer) if group is not None]
     if spec.annotations.get(oci.ROOT_IDMAP) == "true" and plan_mounts.ROOT in trees:
         parent.append(s.Idmap(trees[plan_mounts.ROOT]))
     parent += [s.Idmap(tree) for tree in plan_mounts.shifted(spec, trees)]
+    parent[:0] = [s.JoinFirst(joined.pop(kind), NAMESPACES[kind]) for kind in JOINED_FIRST if kind in joined]
     child: list[Step] = [s.WaitMaps(), s.Stdio(stdin, stdout, stderr), s.CloseOthers()]
     if options.undumpable:
         child.append(s.Dumpable(0))
     if options.external_maps:
         child.append(s.WaitSupervisor())
-    child += [s.Join(slot, flag) for slot, flag in joined]
+    child += [s.Join(slot, NAMESPACES[kind]) for kind, slot in joined.items()]
     child += _before_root(spec, new, options)
-    child += plan_mounts.root(spec, slots, trees, options)
+    child += _root(spec, slots, trees, options)
     child += _after_root(spec, options)
     child += last(spec, options, stdin, stdout, stderr)
     return Plan(
@@ -172,6 +185,14 @@ def plan(spec: oci.Spec, options: Options) -> Plan:
         plan_identity.expected(spec, new, options),
         options.external_maps,
     )
+
+
+def _root(spec: oci.Spec, slots: Slots, trees: dict[str, Slot], options: Options) -> list[Step]:
+    steps = list(plan_mounts.root(spec, slots, trees, options))
+    if options.hold:
+        place = next((n for n, step in enumerate(steps) if isinstance(step, s.Pivot)), len(steps))
+        steps.insert(place, s.Hold())
+    return steps
 
 
 def _parent(
@@ -193,14 +214,20 @@ def _before_root(spec: oci.Spec, new: Sequence[str], options: Options) -> Iterat
     if "cgroup" in new:
         yield s.Unshare(NAMESPACES["cgroup"], "the cgroup namespace")
     # As root of the host still: a user has a quota of 200 keys, and launches in sequence would meet it (keyrings(7)).
-    yield s.Keyring()
+    if options.new_keyring:
+        yield s.Keyring()
     yield s.Session()
-    if "user" in new and plan_identity.maps_zero(spec):
+    if ("user" in new and plan_identity.maps_zero(spec)) or _joins(spec, "user"):
         yield s.SetIds(0, 0, spec.annotations.get(oci.SETGROUPS) != "deny", keep_capabilities=False, groups=())
     if "network" in new:
         yield s.Loopback()
     if options.own_stdio and not plan_identity.process_of(spec).terminal:
         yield s.OwnStdio(plan_identity.process_of(spec).user.uid, options.own_stdio)
+
+
+def _joins(spec: oci.Spec, kind: str) -> bool:
+    namespace = spec.linux.namespace(kind)
+    return namespace is not None and bool(namespace.path)
 
 
 def _after_root(spec: oci.Spec, options: Options) -> Iterator[Step]:
@@ -232,9 +259,14 @@ def last(spec: oci.Spec, options: Options, stdin: Slot, stdout: Slot, stderr: Sl
         found.append(s.Stdio(terminal, terminal, terminal, controlling=True))
     if options.late_streams:
         found.append(s.Stdio(stdin, stdout, stderr))
+    program = execute(process.args, process.env)
+    if options.start_later:
+        found += [s.Find(program.places, process.args[0]), s.WaitStart(s.Slot(FIRST_LATE_SLOT, "socket of start"))]
+    if options.preserve:
+        found.append(s.Preserve(s.Slot(FIRST_LATE_SLOT + 1, "the caller's descriptors"), options.preserve))
     if options.filter_program:
         found.append(s.Seccomp(flags, options.filter_program))
-    found.append(execute(process.args, process.env))
+    found.append(program)
     return tuple(found)
 
 
