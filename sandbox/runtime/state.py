@@ -1,0 +1,254 @@
+"""Containers of `stockade-runtime` on disk: ROOT/ID with the state, the configuration as it was read, the socket of start.
+
+Nothing of ours stays resident, so what a container is must follow from the files and from /proc: `state.json` names its
+first process with the time of its start, and while the socket is there that process waits for `start`. Whoever changes
+a container holds the lock on its directory; the kernel lets go of it whatever way a process ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from stockade.errors import StockadeError, UsageError
+from stockade.sandbox.linux import procfs
+from stockade.sandbox.oci import lean_json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from stockade.sandbox.cgroups import Cgroup
+    from stockade.sandbox.oci.spec import Spec
+
+CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
+STATE, CONFIG, SOCKET = "state.json", "config.json", "start.sock"
+OCI_VERSION = "1.2.0"
+NAME_MAX = 255
+_ALLOWED = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
+
+
+def check_name(identity: str) -> None:
+    """Raise UsageError for what can't be the name of a container: it becomes the name of a directory."""
+    if not identity or identity in {".", ".."} or len(identity) > NAME_MAX or set(identity) - _ALLOWED:
+        raise UsageError(
+            f"invalid container ID {identity!r}",
+            hint="an ID has 1 to 255 letters, digits and the characters _ + - .",
+        )
+
+
+def private(path: str) -> None:
+    """Make ROOT with the directories above it; what is there already must be ours, and closed to others for writing."""
+    try:
+        os.makedirs(path, 0o700, exist_ok=True)
+        found = os.stat(path)
+    except OSError as error:
+        raise StockadeError(
+            f"the root directory for state can't be made: {error.strerror}: {path}",
+            hint="give a directory that can be written with --root, or set XDG_RUNTIME_DIR",
+        ) from error
+    if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise StockadeError(
+            f"{path} can be written by other users", hint="give another directory with --root, or close this one"
+        )
+
+
+class Container:
+    """One container as its files and /proc tell it. `data` is what state.json holds."""
+
+    def __init__(self, root: str, identity: str, data: dict[str, Any]) -> None:
+        self.root, self.identity, self.data = root, identity, data
+        self.path = f"{root}/{identity}"
+        self.lock = -1
+
+    @property
+    def pid(self) -> int:
+        """The first process, as its creator saw it; 0 while there is none."""
+        return int(self.data.get("pid") or 0)
+
+    def status(self) -> str:
+        """Give OCI's word: creating, created, running, paused or stopped."""
+        if not self.pid:
+            return CREATING if self._locked_by_other() else STOPPED
+        if not self.alive():
+            return STOPPED
+        if os.path.lexists(f"{self.path}/{SOCKET}"):
+            return CREATED
+        return PAUSED if self._frozen() else RUNNING
+
+    def alive(self) -> bool:
+        """Tell whether the first process is there, and no later one that has got its pid."""
+        found = stat_of(self.pid)
+        return found is not None and found[0] not in "ZX" and found[1] == self.data.get("start")
+
+    def _frozen(self) -> bool:
+        if not self.data.get("cgroups"):
+            return False
+        return any(_says_frozen(path) for path in self.data["cgroups"])
+
+    def _locked_by_other(self) -> bool:
+        if self.lock >= 0:
+            return False
+        try:
+            lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(lock)
+        return False
+
+    def pidfd(self) -> int:
+        """Give a pidfd of the first process, or -1 when it has ended. The caller closes it."""
+        if not self.pid:
+            return -1
+        try:
+            descriptor = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return -1
+        if self.alive():  # looked at after the open: the pidfd is of the process that we know
+            return descriptor
+        os.close(descriptor)
+        return -1
+
+    def cgroup(self) -> Cgroup:
+        """Open the container's control groups again."""
+        from stockade.sandbox import cgroups
+
+        return cgroups.reopen(self.data.get("cgroups") or ())
+
+    def config(self) -> Any:
+        """Give the configuration as it was when the container was created, decoded."""
+        return lean_json.loads(procfs.read_path(f"{self.path}/{CONFIG}"), CONFIG)
+
+    def spec(self) -> Spec:
+        """Give the configuration as a Spec."""
+        from stockade.sandbox.oci import read
+
+        return read.loads(procfs.read_path(f"{self.path}/{CONFIG}"), CONFIG)
+
+    def write(self, **changes: object) -> None:
+        """Change the state on disk: whole or not at all. Without fsync, as what it describes ends with the kernel."""
+        self.data |= changes
+        put(f"{self.path}/{STATE}", (lean_json.dumps(self.data) + "\n").encode("utf-8", "surrogatepass"))
+
+    def close(self) -> None:
+        """Let go of the lock."""
+        if self.lock >= 0:
+            os.close(self.lock)
+            self.lock = -1
+
+    def remove(self) -> None:
+        """Remove the directory and let go of the lock."""
+        for name in os.listdir(self.path):
+            os.unlink(f"{self.path}/{name}")
+        os.rmdir(self.path)
+        self.close()
+
+
+def put(path: str, data: bytes, mode: int = 0o600) -> None:
+    """Write a file whole or not at all: a temporary in the same directory and rename."""
+    head, _, tail = path.rpartition("/")
+    temporary = f"{head}/.{tail}"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    try:
+        while data:
+            data = data[os.write(descriptor, data) :]
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    finally:
+        os.close(descriptor)
+    os.rename(temporary, path)
+
+
+def _says_frozen(path: str) -> bool:
+    for name, word in (("freezer.state", b"FROZEN"), ("cgroup.freeze", b"1")):
+        try:
+            return procfs.read_path(f"{path}/{name}").startswith(word)
+        except OSError:
+            continue
+    return False
+
+
+def stat_of(pid: int) -> tuple[str, int] | None:
+    """Give state and start (clock ticks since boot) of a process, None where there is none, proc(5)."""
+    try:
+        text = procfs.read(pid, "stat")
+    except ProcessLookupError:
+        return None
+    words = text[text.rindex(b")") + 2 :].split(None, 20)  # a program can put anything into its name
+    return chr(words[0][0]), int(words[19])
+
+
+def make(root: str, identity: str, data: dict[str, object], config: bytes) -> Container:
+    """Make a container's directory with its lock, state and configuration. StockadeError where the name is taken."""
+    check_name(identity)
+    private(root)
+    container = Container(root, identity, dict(data))
+    try:
+        os.mkdir(container.path, 0o700)
+    except FileExistsError:
+        raise StockadeError(
+            f"container with id exists: {identity}", hint=f"choose another ID, or remove it: delete {identity}"
+        ) from None
+    try:
+        container.lock = _locked(container.path)
+        put(f"{container.path}/{CONFIG}", config)
+        container.write()
+    except BaseException:
+        container.remove()
+        raise
+    return container
+
+
+def _locked(path: str) -> int:
+    lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
+
+
+def absent(identity: str) -> StockadeError:
+    """Give the error for a container that is not there, in the words that engines look for."""
+    return StockadeError(
+        f'container "{identity}" does not exist', hint="see `list`, and whether --root is the same as for create"
+    )
+
+
+def load(root: str, identity: str, *, lock: bool = False) -> Container:
+    """Read a container. With `lock` nobody else changes it until `close`, or until our end.
+
+    Raises StockadeError where there is none, and where its state can't be read.
+    """
+    check_name(identity)
+    container = Container(root, identity, {})
+    try:
+        if lock:
+            container.lock = _locked(container.path)
+        data = procfs.read_path(f"{container.path}/{STATE}")
+    except (FileNotFoundError, NotADirectoryError):
+        if lock and container.lock >= 0 and os.fstat(container.lock).st_nlink:
+            return container  # `create` was killed before it wrote anything: `delete --force` removes it
+        container.close()
+        raise absent(identity) from None
+    found = lean_json.loads(data, f"{container.path}/{STATE}")
+    if not isinstance(found, dict):
+        raise StockadeError(f"{container.path}/{STATE} is not a state", hint="remove the container: delete --force")
+    container.data = found
+    return container
+
+
+def names(root: str) -> list[str]:
+    """Give the IDs of all containers below a root, in no order."""
+    try:
+        with os.scandir(root) as found:
+            return [entry.name for entry in found if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return []
