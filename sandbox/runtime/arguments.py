@@ -178,8 +178,9 @@ _IDENTITY = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234
 class Invocation(Record):
     """What one call of the command asks for.
 
-    `root` is absolute; `log` and `cgroup_manager` are empty where they weren't given. `options` holds every option of the command
-    by its long name: True or False, text or None, a number, seconds as a float, or a tuple of what was repeated.
+    `root` is absolute; `log` and `cgroup_manager` are empty where they weren't given. `options` holds every option of
+    the command by its long name: True or False, text or None, a number, seconds as a float, or a tuple of what was
+    repeated.
     """
 
     command: str
