@@ -3,6 +3,7 @@
 `python -m stockade.audit.explain > docs/rules.md` writes the page; a test compares the two.
 """
 
+import json
 import sys
 from collections.abc import Iterator
 
@@ -42,6 +43,11 @@ def explain(name: str) -> str:
 
     Raises UsageError.
     """
+    rules, paths = _named(name)
+    return "\n".join([*map(_rule, rules), *map(_path, paths)])
+
+
+def _named(name: str) -> tuple[list[Rule], list[AttackPath]]:
     wanted = name.upper().replace("_", "-")
     rules = [rule for rule in RULES.values() if wanted in {rule.id.upper().replace("_", "-"), *rule.conditions}]
     paths = [path for path in PATHS if path.id == wanted]
@@ -49,7 +55,43 @@ def explain(name: str) -> str:
         raise UsageError(
             f"there is no rule, condition or path {name!r}", hint="stockade audit --list-rules lists them all"
         )
-    return "\n".join([*map(_rule, rules), *map(_path, paths)])
+    return rules, paths
+
+
+def listing() -> str:
+    """Give all paths and rules, a line each."""
+    rows = [(path.id, path.severity.label, path.id, path.title) for path in PATHS]
+    rows += [(rule.id, rule.severity.label, " ".join(rule.conditions), rule.text.title) for rule in RULES.values()]
+    width = max(len(row[0]) for row in rows)
+    return "".join(f"{name:<{width}}  {severity:<8}  {title}  [{ids}]\n" for name, severity, ids, title in rows)
+
+
+def as_json(name: str | None = None) -> str:
+    """Give the rules and paths that a name means, by default all, as JSON: {"paths": [...], "rules": [...]}.
+
+    Raises UsageError.
+    """
+    rules, paths = (list(RULES.values()), PATHS) if name is None else _named(name)
+    found = {
+        "paths": [
+            {
+                "id": path.id, "severity": path.severity.label, "title": path.title, "text": path.text,
+                "effect": path.effect, "proof": path.proof, "needs": list(_needs(path.needs)),
+                "rests_on": list(path.rests_on),
+            }
+            for path in paths
+        ],
+        "rules": [
+            {
+                "id": rule.id, "severity": rule.severity.label, "conditions": list(rule.conditions),
+                "subject": rule.subject, "title": rule.text.title, "why": rule.text.why, "fix": rule.text.fix,
+                "severity_note": rule.text.severity, "needs": list(_needs(rule.needs)), "covers": sorted(rule.covers),
+                "references": list(rule.references),
+            }
+            for rule in rules
+        ],
+    }  # fmt: skip
+    return json.dumps(found, indent=2, ensure_ascii=True) + "\n"
 
 
 def page() -> str:

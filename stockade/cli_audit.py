@@ -6,9 +6,7 @@ Exit codes in every format: 0 pass, 1 the policy of --fail-on failed, 2 usage, 3
 from __future__ import annotations
 
 import gc
-import os
 import shutil
-import stat
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stockade import __version__
-from stockade.errors import StockadeError, UsageError, coloured, printable
+from stockade.errors import UsageError, coloured, printable
 from stockade.help import Command
 
 if TYPE_CHECKING:
@@ -75,10 +73,13 @@ def audit(targets: tuple[str, ...], style: str, output: str | None, **options: A
 
     Nothing is changed: files that could be written are opened and closed, filters are evaluated and not fired at.
     """
+    if output is not None:
+        from stockade.output import check
+
+        check(output)
     if options["list_rules"] or options["explain"] is not None:
-        _write(_explained(options["explain"]), output)
+        _write(_explained(options["explain"], style), output)
         return 0
-    _writable(output)
     report = _report(targets, options["fail_on"], seccomp_filters=options["seccomp_filters"])
     _write(_rendered(report, style, output), output)
     from stockade.audit.engine import exit_code
@@ -89,18 +90,14 @@ def audit(targets: tuple[str, ...], style: str, output: str | None, **options: A
     return code
 
 
-def _explained(name: str | None) -> str:
-    if name is not None:
-        from stockade.audit.explain import explain
+def _explained(name: str | None, style: str) -> str:
+    from stockade.audit import explain
 
-        return explain(name)
-    from stockade.audit.paths import PATHS
-    from stockade.audit.rules import RULES
-
-    rows = [(path.id, path.severity.label, path.id, path.title) for path in PATHS]
-    rows += [(rule.id, rule.severity.label, " ".join(rule.conditions), rule.text.title) for rule in RULES.values()]
-    width = max(len(row[0]) for row in rows)
-    return "".join(f"{name:<{width}}  {severity:<8}  {title}  [{ids}]\n" for name, severity, ids, title in rows)
+    if style == "html":
+        raise UsageError("the rules have no HTML form", hint="--format text or json")
+    if style == "json":
+        return explain.as_json(name)
+    return explain.listing() if name is None else explain.explain(name)
 
 
 def _report(targets: tuple[str, ...], fail_on: str | None, *, seccomp_filters: bool) -> Report:
@@ -144,41 +141,13 @@ def _rendered(report: Report, style: str, output: str | None) -> str:
     return text.render(report)
 
 
-def _writable(output: str | None) -> None:
-    """Refuse an output that can't be written before the work is done and not after it."""
-    if output == "":
-        raise UsageError("--output: the name of the file is empty", hint="leave it out for standard output")
-    directory = os.path.dirname(output or "") or "."
-    if output is not None and _stands_for_another(output) and os.access(output, os.W_OK):
-        return
-    if output is not None and not (os.path.isdir(directory) and os.access(directory, os.W_OK | os.X_OK)):
-        raise StockadeError(f"--output {output}: no file can be made in {directory}", hint="name a directory of yours")
-
-
 def _write(text: str, output: str | None) -> None:
     if output is None:
         click.echo(text, nl=False)
         return
-    from stockade.sandbox.linux import paths
+    from stockade.output import write
 
-    data = text.encode("utf-8", "surrogateescape")
-    if not _stands_for_another(output):
-        # Reports name what a host is weak at: for the eyes of whoever asked.
-        paths.write_atomically(output, data, 0o600)
-        return
-    descriptor = os.open(output, os.O_WRONLY | os.O_TRUNC | os.O_NOCTTY | os.O_CLOEXEC)
-    try:
-        paths.write_all(descriptor, data)
-    finally:
-        os.close(descriptor)
-
-
-def _stands_for_another(path: str) -> bool:
-    """Tell whether a name is a device, a pipe or a link: written to, never replaced. /dev/null would be a file."""
-    try:
-        return not stat.S_ISREG(os.lstat(path).st_mode)
-    except FileNotFoundError:
-        return False
+    write(text, output)
 
 
 def _note(text: str) -> None:
