@@ -18,7 +18,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Self
 
 from stockade.errors import StockadeError
-from stockade.sandbox import arguments, container, launch, lifecycle, steps, store
+from stockade.sandbox import arguments, container, inputs, launch, lifecycle, steps, store
 from stockade.sandbox import plan as planning
 from stockade.sandbox.collect import Collector
 from stockade.sandbox.linux.record import Record
@@ -200,7 +200,7 @@ class Sandbox:
             streams, collected = self._streams(stack, input.encode() if isinstance(input, str) else input)
             child = self._go(ready, streams, argv, env)
             collected |= {reader: bytearray() for _, reader in child.streams}
-            container.close(streams)
+            inputs.close(streams)
             running = container.Container(self.prepared, child, ready.cgroup)
             deadline = None if timeout is None else started + timeout
             collector = Collector(running, ready.pending.launcher.fileno(), collected, output_limit)
@@ -272,17 +272,17 @@ class Sandbox:
             cgroup = stack.enter_context(self._cgroup())
             encoded = self._encoded
             if encoded is None:
-                options = self._options.replace(**container.placement(cgroup))
+                options = self._options.replace(**inputs.placement(cgroup))
                 whole = planning.plan(self.prepared.spec, options)
                 steps_ = len(planning.last(self.prepared.spec, options, steps.NONE, steps.NONE, steps.NONE))
                 encoded = self._encoded = launch.encode(whole.replace(child=whole.child[:-steps_]))
             null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
             stack.callback(os.close, null)
-            given, opened = container.inputs(encoded.plan, (null, null, null), cgroup)
+            given, opened = inputs.inputs(encoded.plan, (null, null, null), cgroup)
             try:
                 pending = launch.begin(_launchers.get(), encoded, given)
             finally:
-                container.close(opened)
+                inputs.close(opened)
             return _Ready(stack.pop_all(), pending, cgroup)
 
     @contextlib.contextmanager
@@ -308,7 +308,7 @@ class Sandbox:
     def _streams(self, stack: contextlib.ExitStack, data: bytes) -> tuple[list[int], dict[int, bytearray]]:
         """Give the descriptors for the program, and our ends of its output with a place to collect it."""
         streams: list[int] = []
-        stack.callback(lambda: container.close(streams))
+        stack.callback(lambda: inputs.close(streams))
         # A sealed memfd rather than a pipe: nobody has to feed it, and any uid may open it by name.
         streams.append(launch.sealed("stdin", data) if data else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
         if data:
@@ -319,7 +319,7 @@ class Sandbox:
             streams.append(writer)
             collected[reader] = bytearray()
             stack.callback(os.close, reader)
-            container.give(writer, self._owner)
+            inputs.give(writer, self._owner)
         return streams, collected
 
     def _go(

@@ -11,6 +11,7 @@ from stockade.errors import StockadeError
 from stockade.sandbox import filters, launch, modes
 from stockade.sandbox.build import build
 from stockade.sandbox.host import probe, survey
+from stockade.sandbox.inputs import close, give, inputs, placement
 from stockade.sandbox.linux.record import Record
 from stockade.sandbox.oci import spec as oci
 from stockade.sandbox.plan import Options, plan
@@ -19,15 +20,11 @@ from stockade.sandbox.plan_identity import process_of
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any
 
     from stockade.sandbox.cgroups import Cgroup
     from stockade.sandbox.host import Host
-    from stockade.sandbox.plan import Plan
     from stockade.sandbox.relay import Wiring
     from stockade.sandbox.request import Request
-
-OPEN_TREE_CLONE, OPEN_TREE_CLOEXEC, AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE = 1, 0o2000000, -100, 0x1000, 0x8000
 
 
 class Prepared(Record):
@@ -124,14 +121,6 @@ def options(prepared: Prepared, cgroup: Cgroup | None, own_stdio: int, *, dies_w
     )
 
 
-def placement(cgroup: Cgroup | None) -> dict[str, Any]:
-    """Give the options that say where the launcher puts the process."""
-    if cgroup is None:
-        return {"procs": (), "cgroup": False, "freezer": False}
-    v1 = tuple(group.path for group in cgroup.groups if group.hierarchy.version == 1)
-    return {"procs": v1, "cgroup": cgroup.directory is not None, "freezer": cgroup.freezer is not None}
-
-
 def _external(spec: oci.Spec, host: Host) -> bool:
     """Tell: newuidmap is needed for more than one's own id, by a caller who may not write any map."""
     maps = spec.linux.uid_mappings + spec.linux.gid_mappings
@@ -169,68 +158,6 @@ def _refuse_uncontained(prepared: Prepared, cgroup: Cgroup) -> None:
             "-p Delegate=yes), or pass --best-effort: then only the first process is sure to end",
         )
     cgroup.refused["pid host"] = reason
-
-
-def inputs(the_plan: Plan, streams: Sequence[int], cgroup: Cgroup | None) -> tuple[list[int], list[int]]:
-    """Open what the plan needs: all descriptors in order, and those of them to close afterwards.
-
-    OSError, StockadeError.
-    """
-    given: list[int] = []
-    opened: list[int] = []
-    procs = iter(cgroup.v1_procs if cgroup else ())
-    directory, freezer = (cgroup.directory, cgroup.freezer) if cgroup else (None, None)
-    what = ""
-    try:
-        for wanted in the_plan.inputs:
-            what = f"{wanted.kind} {wanted.path}"
-            if wanted.kind in {"stdin", "stdout", "stderr"}:
-                given.append(streams[("stdin", "stdout", "stderr").index(wanted.kind)])
-            elif wanted.kind == "procs":
-                given.append(next(procs))
-            elif wanted.kind == "cgroup" and directory is not None:
-                given.append(directory)
-            elif wanted.kind == "freezer" and freezer is not None:
-                given.append(freezer)
-            else:
-                opened.append(_open(wanted.kind, wanted.path))
-                given.append(opened[-1])
-    except OSError as error:
-        close(opened)
-        raise StockadeError(
-            f"{what}: {error.strerror}", hint="the path must exist, and root must be able to reach it"
-        ) from error
-    return given, opened
-
-
-def _open(kind: str, path: str) -> int:
-    """Give a namespace file, or a detached copy of the mounts at a path: opened once, never looked up by name again."""
-    if kind == "namespace":
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    from stockade.sandbox.linux import calls_mount
-
-    place = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    try:
-        flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | (AT_RECURSIVE if kind == "tree" else 0)
-        return calls_mount.open_tree(place, "", flags)
-    finally:
-        os.close(place)
-
-
-def close(descriptors: list[int]) -> None:
-    """Close them all and empty the list, so that none is closed twice when an interrupt comes between."""
-    while descriptors:
-        os.close(descriptors.pop())
-
-
-def give(pipe: int, owner: tuple[int, int]) -> None:
-    """Let every user of the container open the pipe by name, who has it anyway, and its root change the owner.
-
-    Servers start as root, open /dev/stdout as another user, or chown(2) it to one, as nginx does when it reopens logs.
-    """
-    os.fchmod(pipe, 0o666)
-    if owner[0] != os.geteuid():
-        os.fchown(pipe, *owner)
 
 
 class Container:

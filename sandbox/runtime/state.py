@@ -1,4 +1,4 @@
-"""Containers of `stockade-runtime` on disk: ROOT/ID with the state, the configuration as it was read, the socket of start.
+"""Containers of `stockade-runtime` on disk: ROOT/ID with the state, the configuration as read, the socket of start.
 
 Nothing of ours stays resident, so what a container is must follow from the files and from /proc: `state.json` names its
 first process with the time of its start, and while the socket is there that process waits for `start`. Whoever changes
@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 
-from stockade.errors import StockadeError, UsageError
+from stockade.errors import StockadeError
 from stockade.sandbox.linux import procfs
 from stockade.sandbox.oci import lean_json
 
@@ -24,17 +24,6 @@ if TYPE_CHECKING:
 CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
 STATE, CONFIG, SOCKET = "state.json", "config.json", "start.sock"
 OCI_VERSION = "1.2.0"
-NAME_MAX = 255
-_ALLOWED = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
-
-
-def check_name(identity: str) -> None:
-    """Raise UsageError for what can't be the name of a container: it becomes the name of a directory."""
-    if not identity or identity in {".", ".."} or len(identity) > NAME_MAX or set(identity) - _ALLOWED:
-        raise UsageError(
-            f"invalid container ID {identity!r}",
-            hint="an ID has 1 to 255 letters, digits and the characters _ + - .",
-        )
 
 
 def private(path: str) -> None:
@@ -186,7 +175,6 @@ def stat_of(pid: int) -> tuple[str, int] | None:
 
 def make(root: str, identity: str, data: dict[str, object], config: bytes) -> Container:
     """Make a container's directory with its lock, state and configuration. StockadeError where the name is taken."""
-    check_name(identity)
     private(root)
     container = Container(root, identity, dict(data))
     try:
@@ -227,7 +215,6 @@ def load(root: str, identity: str, *, lock: bool = False) -> Container:
 
     Raises StockadeError where there is none, and where its state can't be read.
     """
-    check_name(identity)
     container = Container(root, identity, {})
     try:
         if lock:
