@@ -131,7 +131,7 @@ def policy(config: LinuxSeccomp, machine: str) -> Policy:
         else:
             x32 = seccomp.RET_KILL_PROCESS if each.audit == syscalls.X32.audit else other
             tables[each.audit] = Table(each.audit, each.bits, calls, other, x32)
-    return Policy(tuple(tables.values()), seccomp.RET_KILL_PROCESS, _flags(config.flags))
+    return Policy(tuple(tables.values()), seccomp.RET_KILL_PROCESS, _flags(config.flags or ()))
 
 
 def _calls(parsed: list[tuple[LinuxSyscall, Rules]], numbers: Mapping[str, int]) -> dict[int, Rules]:

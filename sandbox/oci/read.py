@@ -1,35 +1,35 @@
 """A strict reader of config.json: one clear refusal with its JSON path, never a container that means something else.
 
 Types, widths of integers and required fields come from the annotations of the records in spec.py; what goes beyond is
-in checks.py. Unknown fields are ignored, as the specification demands ("Extensibility"). Not on the path of `run`.
+in checks.py. Unknown fields are ignored, as the specification demands ("Extensibility").
+
+On the path of `stockade-runtime create`: the readers of a class are made when a file first has one, a list of strings
+is looked at as a whole, and paths are put together only for an error.
 """
 
 from __future__ import annotations
 
-import json
-from functools import cache
-from typing import Any
-
 from stockade.errors import UsageError
 from stockade.sandbox.linux import record
-from stockade.sandbox.oci import checks, spec
+from stockade.sandbox.oci import checks, container_checks, lean_json, spec
 from stockade.sandbox.oci.checks import Invalid
-from stockade.sandbox.oci.spec import Spec
+from stockade.sandbox.oci.lean_json import MAX_BYTES, MAX_DEPTH, shown
 from stockade.sandbox.oci.write import key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import TypeAlias
+    from typing import Any, TypeAlias
 
     from stockade.sandbox.linux.record import Record
+    from stockade.sandbox.oci.checks import Check
+    from stockade.sandbox.oci.spec import LinuxResources, Process, Spec
 
-    Reader: TypeAlias = Callable[[object, str], object]
+    Reader: TypeAlias = Callable[[Any], object]
+    # Fields as (JSON key, value of an absent one, reader), and the checks of a whole record
+    Schema: TypeAlias = tuple[tuple[tuple[str, object, Reader], ...], tuple[Check, ...]]
 
-#: bytes of a config.json; runc's own limit of the protocol is 4 MiB, real files are some kilobytes
-MAX_BYTES = 1 << 24
-#: nested arrays and objects; the specification's own deepest field is 8 down
-MAX_DEPTH = 64
+__all__ = ["MAX_BYTES", "MAX_DEPTH", "bundle", "loads", "read", "read_process", "read_resources", "read_spec"]
 
 _WIDTHS = {
     "uint16": (0, (1 << 16) - 1),
@@ -40,145 +40,179 @@ _WIDTHS = {
 }
 _REQUIRED = record._MISSING  # noqa: SLF001 - the mark of a field without a default
 
+_schemata: dict[type[Record], Schema] = {}
+_readers: dict[str, Reader] = {}
 
-def loads(data: bytes, name: str = "config.json") -> Spec:
+
+def loads(data: bytes, name: str = "config.json", warnings: list[str] | None = None) -> Spec:
     """Read the bytes of a config.json. Raises UsageError that begins with `name`."""
-    return read_spec(decode(data, name), name)
+    return read_spec(data, name, warnings)
 
 
-def decode(data: bytes, name: str) -> object:
-    """Decode JSON strictly: UTF-8, no NaN, a limit on size and depth. Raises UsageError."""
-    if len(data) > MAX_BYTES:
-        raise UsageError(f"{name}: {len(data)} bytes, the limit is {MAX_BYTES}")
-    try:
-        found = json.loads(data.decode("utf-8"), parse_constant=_refuse_constant)
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{name}: not UTF-8 at byte {error.start}") from None
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{name}: line {error.lineno}, column {error.colno}: {error.msg}") from None
-    except RecursionError:
-        raise UsageError(f"{name}: nested too deep; the limit is {MAX_DEPTH}") from None
-    except ValueError as error:
-        raise UsageError(f"{name}: {error}") from None
-    if _deeper(found, MAX_DEPTH):
-        raise UsageError(f"{name}: nested too deep; the limit is {MAX_DEPTH}")
+def bundle(data: bytes, name: str, warnings: list[str]) -> Spec:
+    """Read a config.json from which a container is to be made: what can't be done is refused, too.
+
+    What the specification has runtimes tolerate is mended and told in `warnings`, one line each. Raises UsageError.
+    """
+    found = read_spec(data, name, warnings)
+    container_checks.check(found, name)
     return found
 
 
-def _refuse_constant(text: str) -> object:
-    raise ValueError(f"{text} is not JSON")
+def read_spec(data: object, name: str, warnings: list[str] | None = None) -> Spec:
+    """Give the Spec of a config.json, bytes or decoded, or raise UsageError that names the place."""
+    found: Spec = read(spec.Spec, data, name)
+    return container_checks.mend(found, [] if warnings is None else warnings)
 
 
-def _deeper(value: object, depth: int) -> bool:
-    """Tell whether containers are nested in more than `depth` levels, level by level and not by recursion."""
-    level = [value]
-    for _ in range(depth + 1):
-        level = [
-            item
-            for each in level
-            if isinstance(each, (dict, list))
-            for item in (each.values() if isinstance(each, dict) else each)
-        ]
-        if not level:
-            return False
-    return True
+def read_process(data: object, name: str, warnings: list[str] | None = None) -> Process:
+    """Give the Process of `exec --process FILE`, bytes or decoded, or raise UsageError that names the place."""
+    found: Process = read(spec.Process, data, name)
+    return container_checks.mend_process(found, [] if warnings is None else warnings)
 
 
-def read_spec(data: object, name: str) -> Spec:
-    """Give the Spec of a decoded config.json, or raise UsageError that names the place."""
-    found: Spec = read(Spec, data, name)
+def read_resources(data: object, name: str) -> LinuxResources:
+    """Give the LinuxResources of `update --resources FILE`, bytes or decoded. Raises UsageError, as others."""
+    found: LinuxResources = read(spec.LinuxResources, data, name)
     return found
 
 
 def read(kind: type[Any], data: object, name: str) -> Any:
-    """Give a record of class `kind` (Spec, Process, LinuxResources …) of decoded JSON. Raises UsageError."""
+    """Give a record of class `kind` of decoded JSON, or of its bytes. Raises UsageError."""
+    if isinstance(data, bytes):
+        data = lean_json.loads(data, name)
     try:
-        return _record(kind, data, "$")
+        return _record(kind, data)
     except Invalid as error:
-        raise UsageError(f"{name}: {error.path}: {error.message}") from None
+        raise UsageError(f"{name}: ${error.path}: {error.message}") from None
 
 
-def _record(kind: type[Record], data: object, path: str) -> Record:
-    if not isinstance(data, dict):
-        raise Invalid(path, f"expected an object, not {shown(data)}")
-    values = {}
-    for field, annotation in kind.__annotations__.items():
-        name, default = key(field), kind._fields[field]
-        # Go's decoder takes null for an absent field
-        if data.get(name) is None:
-            if default is _REQUIRED or name == "ociVersion":  # ours has a default for what we write ourselves
-                raise Invalid(f"{path}.{name}", "missing")
-            continue
-        values[field] = _reader(annotation)(data[name], f"{path}.{name}")
-    found = kind(**values)
-    for check in checks.CHECKS.get(kind.__name__, ()):
-        check(found, path)
+def _record(kind: type[Record], data: object) -> Record:
+    if type(data) is not dict:
+        raise Invalid("", f"expected an object, not {shown(data)}")
+    fields, rules = _schemata.get(kind) or _schema(kind)
+    get = data.get
+    values = []
+    name = ""
+    try:
+        for name, default, reader in fields:
+            value = get(name)
+            if value is not None:
+                values.append(reader(value))
+            elif default is _REQUIRED:
+                raise Invalid("", "missing")
+            else:
+                values.append(default)
+    except Invalid as error:
+        error.path = f".{name}{error.path}"
+        raise
+    found = kind(*values)
+    for check in rules:
+        check(found)
     return found
 
 
-@cache
+def _schema(kind: type[Record]) -> Schema:
+    """Derive how to read a class from its annotations. Go's decoder takes null for an absent field, so do we."""
+    fields = []
+    for field, annotation in kind.__annotations__.items():
+        # The records have a default for the version that we write ourselves; who writes for us must say it.
+        default = _REQUIRED if field == "oci_version" else kind._fields[field]
+        fields.append((key(field), default, _reader(annotation)))
+    made = _schemata[kind] = (tuple(fields), checks.CHECKS.get(kind.__name__, ()))
+    return made
+
+
 def _reader(annotation: str) -> Reader:
-    """Give the reader for an annotation of spec.py: a name, `X | None`, `tuple[X, ...]` or `Mapping[str, X]`."""
-    annotation = annotation.removesuffix(" | None")
-    if annotation.startswith("tuple["):
-        item = _reader(annotation[len("tuple[") : -len(", ...]")])
-        return lambda data, path: _list(item, data, path)
-    if annotation.startswith("Mapping["):
-        item = _reader(annotation[len("Mapping[str, ") : -1])
-        return lambda data, path: _mapping(item, data, path)
-    if annotation in _WIDTHS:
-        low, high = _WIDTHS[annotation]
-        return lambda data, path: _integer(low, high, data, path)
-    if annotation == "bool":
-        return _boolean
+    found = _readers.get(annotation)
+    if found is None:
+        found = _readers[annotation] = _made(annotation.removesuffix(" | None"))
+    return found
+
+
+def _made(annotation: str) -> Reader:
+    """Make the reader for an annotation of spec.py: a name, `tuple[X, ...]` or `Mapping[str, X]`."""
     if annotation == "str":
         return _string
+    if annotation == "tuple[str, ...]":
+        return _strings
+    if annotation == "bool":
+        return _boolean
+    if annotation in _WIDTHS:
+        low, high = _WIDTHS[annotation]
+        return lambda data: _integer(low, high, data)
+    if annotation.startswith("tuple["):
+        item = _reader(annotation[len("tuple[") : -len(", ...]")])
+        return lambda data: _list(item, data)
+    if annotation.startswith("Mapping["):
+        item = _reader(annotation[len("Mapping[str, ") : -1])
+        return lambda data: _mapping(item, data)
     kind = getattr(spec, annotation)
-    return lambda data, path: _record(kind, data, path)
+    return lambda data: _record(kind, data)
 
 
-def _list(item: Reader, data: object, path: str) -> tuple[object, ...]:
-    if not isinstance(data, list):
-        raise Invalid(path, f"expected an array, not {shown(data)}")
-    return tuple([item(each, f"{path}[{index}]") for index, each in enumerate(data)])
-
-
-def _mapping(item: Reader, data: object, path: str) -> dict[str, object]:
-    if not isinstance(data, dict):
-        raise Invalid(path, f"expected an object, not {shown(data)}")
-    return {_string(name, path): item(each, f"{path}[{shown(name)}]") for name, each in data.items()}
-
-
-def _integer(low: int, high: int, data: object, path: str) -> int:
-    # A JSON number such as 1.0 or 1e3 is a float here, and Go refuses it, too
-    if not isinstance(data, int) or isinstance(data, bool):
-        raise Invalid(path, f"expected a whole number, not {shown(data)}")
-    if not low <= data <= high:
-        raise Invalid(path, f"expected a whole number from {low} to {high}, not {shown(data)}")
-    return data
-
-
-def _boolean(data: object, path: str) -> bool:
-    if not isinstance(data, bool):
-        raise Invalid(path, f"expected true or false, not {shown(data)}")
-    return data
-
-
-def _string(data: object, path: str) -> str:
-    if not isinstance(data, str):
-        raise Invalid(path, f"expected a string, not {shown(data)}")
-    if "\0" in data:
-        raise Invalid(path, "a NUL byte in a string")
+def _list(item: Reader, data: object) -> tuple[object, ...]:
+    if type(data) is not list:
+        raise Invalid("", f"expected an array, not {shown(data)}")
+    values: list[object] = []
     try:
-        data.encode()
-    except UnicodeEncodeError:
-        raise Invalid(path, "half a surrogate pair in a string") from None
+        for each in data:
+            values.append(item(each))  # noqa: PERF401 - its length tells where an error is
+    except Invalid as error:
+        error.path = f"[{len(values)}]{error.path}"
+        raise
+    return tuple(values)
+
+
+def _mapping(item: Reader, data: object) -> dict[str, object]:
+    if type(data) is not dict:
+        raise Invalid("", f"expected an object, not {shown(data)}")
+    values: dict[str, object] = {}
+    name = ""
+    try:
+        for name, each in data.items():
+            values[_string(name)] = item(each)
+    except Invalid as error:
+        error.path = f"[{shown(name)}]{error.path}"
+        raise
+    return values
+
+
+def _integer(low: int, high: int, data: object) -> int:
+    # A JSON number such as 1.0 or 1e3 is a float here, and Go refuses it, too
+    if type(data) is not int:
+        raise Invalid("", f"expected a whole number, not {shown(data)}")
+    if not low <= data <= high:
+        raise Invalid("", f"expected a whole number from {low} to {high}, not {shown(data)}")
     return data
 
 
-def shown(data: object) -> str:
-    """Give a value as it may stand in an error: JSON on one line, without control characters, cut off."""
-    if isinstance(data, (dict, list)):
-        return "an object" if isinstance(data, dict) else "an array"
-    text = json.dumps(data)
-    return text if len(text) <= 60 else text[:57] + "…"
+def _boolean(data: object) -> bool:
+    if type(data) is not bool:
+        raise Invalid("", f"expected true or false, not {shown(data)}")
+    return data
+
+
+def _string(data: object) -> str:
+    if type(data) is not str:
+        raise Invalid("", f"expected a string, not {shown(data)}")
+    if "\0" in data:
+        raise Invalid("", "a NUL byte in a string")
+    if not data.isascii():
+        try:
+            data.encode()
+        except UnicodeEncodeError:
+            raise Invalid("", "half a surrogate pair in a string") from None
+    return data
+
+
+def _strings(data: object) -> tuple[str, ...]:
+    """Read a list of strings: at once where nothing can be wrong, else one by one."""
+    if type(data) is list:
+        try:
+            text = "".join(data)
+        except TypeError:
+            text = "\0"
+        if text.isascii() and "\0" not in text:
+            return tuple(data)
+    return _list(_string, data)  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""The OCI runtime configuration (config.json, runtime-spec 1.2) for Linux, as immutable records.
+"""The OCI runtime configuration (config.json, runtime-spec 1.2 and what 1.3 adds) for Linux, as immutable records.
 
 The classes have the names of the specification's own Go types, the fields those of its JSON in snake_case. An absent
 field has the default that its class states: None where the specification tells absent from zero, else "", False or ().
@@ -332,12 +332,12 @@ class LinuxSyscall(Record):
 
 
 class LinuxSeccomp(Record):
-    """A system call filter; seccomp(2)."""
+    """A system call filter; seccomp(2). Runtimes have a default for absent `flags`, which an empty list takes away."""
 
     default_action: str
     default_errno_ret: uint32 | None = None
     architectures: tuple[str, ...] = ()
-    flags: tuple[str, ...] = ()
+    flags: tuple[str, ...] | None = None
     listener_path: str = ""
     listener_metadata: str = ""
     syscalls: tuple[LinuxSyscall, ...] = ()
@@ -351,6 +351,22 @@ class LinuxIntelRdt(Record):
     mem_bw_schema: str = ""
     enable_cmt: bool = False
     enable_mbm: bool = False
+    schemata: tuple[str, ...] = ()
+    enable_monitoring: bool = False
+
+
+class LinuxMemoryPolicy(Record):
+    """set_mempolicy(2): MPOL_BIND and the like, `nodes` as a list such as 0-3,8, flags such as MPOL_F_STATIC_NODES."""
+
+    mode: str
+    nodes: str = ""
+    flags: tuple[str, ...] = ()
+
+
+class LinuxNetDevice(Record):
+    """A network device to move into the container, there under `name` if it has one (runtime-spec 1.3)."""
+
+    name: str = ""
 
 
 class LinuxPersonality(Record):
@@ -383,6 +399,8 @@ class Linux(Record):
     readonly_paths: tuple[str, ...] = ()
     mount_label: str = ""
     intel_rdt: LinuxIntelRdt | None = None
+    memory_policy: LinuxMemoryPolicy | None = None
+    net_devices: Mapping[str, LinuxNetDevice] = {}
     personality: LinuxPersonality | None = None
     time_offsets: Mapping[str, LinuxTimeOffset] = {}
 

@@ -93,6 +93,8 @@ WHOLE: dict[str, Any] = {
         "readonlyPaths": ["/proc/sys"],
         "mountLabel": "m",
         "intelRdt": {"closID": "guaranteed", "l3CacheSchema": "L3:0=7f0", "memBwSchema": "MB:0=70", "enableCMT": True},
+        "memoryPolicy": {"mode": "MPOL_BIND", "nodes": "0-1,3", "flags": ["MPOL_F_STATIC_NODES"]},
+        "netDevices": {"eth1": {"name": "lan"}},
         "personality": {"domain": "LINUX32"},
         "timeOffsets": {"monotonic": {"secs": -5, "nanosecs": 1}},
     },
@@ -133,6 +135,23 @@ def test_every_field_of_the_specification_is_read_and_written_under_its_own_name
     assert without_defaults(written) == without_defaults(WHOLE)
 
 
+@pytest.mark.parametrize("version", ["1.0.0", "1.0.2-dev", "1.2.1", "1.2.0+dev", "1.3.0-rc.1"])
+def test_every_version_of_the_first_major_one_is_read(version: str) -> None:
+    assert from_json(changed("ociVersion", version)).oci_version == version
+
+
+@pytest.mark.parametrize("version", ["", "1.0", "1.0.2.3", "1.0.x", "0.5.0", "10.0.0", "1..0"])
+def test_any_other_version_is_refused(version: str) -> None:
+    assert refused(changed("ociVersion", version)).startswith(f"config.json: $.ociVersion: version {version!r}")
+
+
+def test_an_empty_list_of_filter_flags_is_something_else_than_none() -> None:
+    assert (
+        from_json(changed("linux.seccomp.flags", [])).linux.seccomp
+        != from_json(changed("linux.seccomp.flags", None)).linux.seccomp
+    )
+
+
 def test_unknown_fields_are_ignored() -> None:
     assert from_json(changed("linux.somethingNew", {"a": 1})) == from_json(WHOLE)
 
@@ -159,18 +178,20 @@ def test_null_is_an_absent_field_as_gos_decoder_has_it() -> None:
             "$.process.user.uid: expected a whole number from 0 to 4294967295, not 4294967296",
         ),
         ("process.terminal", "yes", '$.process.terminal: expected true or false, not "yes"'),
-        (
-            "process.capabilities.bounding",
-            ["CAP_FLY"],
-            "$.process.capabilities.bounding[0]: unknown capability 'CAP_FLY'",
-        ),
-        ("process.capabilities.bounding", ["CHOWN"], "$.process.capabilities.bounding[0]: unknown capability 'CHOWN'"),
         ("process.rlimits.0.soft", 1 << 65, "$.process.rlimits[0].soft: expected a whole number from 0 to 184467"),
         ("process.rlimits.0.type", "NOFILE", "$.process.rlimits[0].type: unknown value 'NOFILE'"),
         ("process.rlimits.0.hard", 5, "$.process.rlimits[0].soft: 10 is above the hard limit 5"),
+        ("process.scheduler.flags", ["FAST"], "$.process.scheduler.flags[0]: unknown value 'FAST'"),
+        ("process.scheduler.nice", 20, "$.process.scheduler.nice: expected a number from -20 to 19"),
+        ("process.scheduler.priority", 5, "$.process.scheduler.priority: only SCHED_FIFO and SCHED_RR"),
+        ("process.scheduler.period", 5, "$.process.scheduler.period: only SCHED_DEADLINE has one"),
+        ("process.execCPUAffinity.final", "3-1", "$.process.execCPUAffinity.final: '3-1' is not a list"),
+        ("process.execCPUAffinity.initial", "1,", "$.process.execCPUAffinity.initial: '1,' is not a list"),
+        ("process.consoleSize.width", 1 << 16, "$.process.consoleSize.width: expected a number from 0 to 65535"),
+        ("process.user.umask", 0o1000, "$.process.user.umask: expected a number from 0 to 511"),
         ("process.oomScoreAdj", 1001, "$.process.oomScoreAdj: expected a number from -1000 to 1000"),
         ("process.ioPriority.class", "BEST", "$.process.ioPriority.class: unknown value 'BEST'"),
-        ("mounts.0.destination", "proc", "$.mounts[0].destination: 'proc' is not an absolute path"),
+        ("mounts.0.destination", "", "$.mounts[0].destination: must not be empty"),
         ("mounts.1.gidMappings", [], "$.mounts[1].gidMappings: missing: an id map needs uids and gids"),
         ("root.path", "", "$.root.path: must not be empty"),
         ("root", [], "$.root: expected an object, not an array"),
@@ -204,6 +225,15 @@ def test_null_is_an_absent_field_as_gos_decoder_has_it() -> None:
             6,
             "$.linux.seccomp.syscalls[0].args[0].index: expected a number from 0 to 5",
         ),
+        ("linux.seccomp.defaultErrnoRet", 4096, "$.linux.seccomp.defaultErrnoRet: expected a number from 0 to 4095"),
+        (
+            "linux.seccomp.syscalls.0.errnoRet",
+            1,
+            "$.linux.seccomp.syscalls[0].errnoRet: SCMP_ACT_ALLOW returns no errno",
+        ),
+        ("linux.memoryPolicy.mode", "BIND", "$.linux.memoryPolicy.mode: unknown value 'BIND'"),
+        ("linux.memoryPolicy.nodes", "a", "$.linux.memoryPolicy.nodes: 'a' is not a list of memory nodes"),
+        ("linux.netDevices", {"a": 1}, '$.linux.netDevices["a"]: expected an object, not 1'),
         ("linux.seccomp.flags", ["FAST"], "$.linux.seccomp.flags[0]: unknown value 'FAST'"),
         ("linux.seccomp.architectures", ["x86"], "$.linux.seccomp.architectures[0]: unknown value 'x86'"),
         ("linux.seccomp.listenerPath", None, "$.linux.seccomp.listenerMetadata: needs listenerPath"),
