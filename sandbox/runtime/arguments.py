@@ -163,10 +163,11 @@ COMMANDS: dict[str, tuple[int, int, dict[str, Row]]] = {
 #: commands whose arguments may look like options
 _ORDERED = ("exec", "ps")
 #: commands whose first argument isn't the name of a container
-_NAMELESS = ("completion", "help")
+NAMELESS = ("completion", "help")
 _TRUE = ("1", "t", "T", "true", "True", "TRUE")
 _FALSE = ("0", "f", "F", "false", "False", "FALSE")
-_CHOICES = {
+#: options of a few words, which are the same in every command
+CHOICES = {
     "log-format": ("text", "json"),
     "rootless": ("auto", "true", "false"),
     "cgroup-manager": ("cgroupfs", "systemd", "disabled"),
@@ -227,7 +228,7 @@ def parse_command(given: dict[str, Any], rest: Sequence[str]) -> Invocation:
     if given["help"]:
         return _invocation("help", given, {}, (command,))
     _count(command, arguments, fewest, most)
-    if fewest and command not in _NAMELESS:
+    if fewest and command not in NAMELESS:
         check_identity(arguments[0])
     return _invocation(command, given, options, arguments)
 
@@ -355,8 +356,8 @@ def _cluster(word: str, follower: str | None, table: dict[str, Row], given: dict
 def _take(name: str, flag: str, text: str, table: dict[str, Row], given: dict[str, Any]) -> None:
     kind = table[name][1]
     if kind == TEXT:
-        if name in _CHOICES and text not in _CHOICES[name]:
-            raise UsageError(f"{flag} is {text!r}", hint=f"it can be {', '.join(_CHOICES[name])}")
+        if name in CHOICES and text not in CHOICES[name]:
+            raise UsageError(f"{flag} is {text!r}", hint=f"it can be {', '.join(CHOICES[name])}")
         given[name] = text
     elif kind == FLAG:
         if text not in _TRUE and text not in _FALSE:

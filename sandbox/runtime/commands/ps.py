@@ -34,8 +34,7 @@ def run(invocation: Invocation) -> int:
 def processes(container: Container) -> list[int]:
     """Give the pids of a container's processes in order: what its control groups hold.
 
-    Without one it is what its PID namespace holds, of those namespaces below it nothing; in the host's, the first
-    process.
+    Without one it is what its PID namespace holds, without namespaces below; in the host's it is the first process.
     """
     if container.data.get("cgroups"):
         cgroup = container.cgroup()
