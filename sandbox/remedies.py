@@ -25,6 +25,8 @@ def failure(steps: Sequence[Step], number: int, error: int) -> StockadeError:
     step = steps[number]
     if isinstance(step, s.Execute):
         return _cannot_execute(step, error)
+    if isinstance(step, s.Find):
+        return cannot_execute(step.program, error)
     message = f"step {number + 1} of {len(steps)}, {step}: {os.strerror(error)}"
     return StockadeError(message, hint=remedy(step, error))
 
@@ -45,6 +47,15 @@ def _cannot_execute(step: s.Execute, error: int) -> StockadeError:
             errno.E2BIG: "shorten the arguments or the environment",
         }.get(error, ""),
     )
+
+
+def cannot_execute(program: str, error: int) -> StockadeError:
+    """Give the error for a program in the words of Go's os/exec: engines look for them in what a runtime says."""
+    name = f'exec: "{program}": '
+    if error in {errno.ENOENT, errno.ENOTDIR}:
+        found = "executable file not found in $PATH"
+        return ProgramNotFound(name + (f"stat {program}: no such file or directory" if "/" in program else found))
+    return CannotExecute(name + os.strerror(error).lower())
 
 
 def remedy(step: Step, error: int) -> str:

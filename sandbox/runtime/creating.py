@@ -1,0 +1,301 @@
+"""`create`: a bundle becomes a process that stands ready for `start`, and everything that it needs is made on the way.
+
+What fails undoes what was made. Nothing of ours lives on after it but the process itself, which is the launcher's
+program with everything set up, waiting on a socket in the container's directory.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+import time
+
+from stockade.errors import StockadeError
+from stockade.sandbox import inputs, launch
+from stockade.sandbox.linux.record import Record
+from stockade.sandbox.oci import lean_json, read
+from stockade.sandbox.plan import Options, plan
+from stockade.sandbox.plan_identity import process_of
+from stockade.sandbox.runtime import caller, console, state
+from stockade.sandbox.steps_process import WaitStart
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from stockade.sandbox.cgroups import Cgroup
+    from stockade.sandbox.oci import spec as oci
+    from stockade.sandbox.plan import Plan
+    from stockade.sandbox.runtime.arguments import Invocation
+    from stockade.sandbox.runtime.caller import Caller
+    from stockade.sandbox.runtime.state import Container
+
+MAX_CONFIG = 1 << 24
+
+
+class Bundle(Record):
+    """A configuration as read: its bytes, the Spec with absolute paths, its seccomp section as it stands."""
+
+    path: str
+    data: bytes
+    spec: oci.Spec
+    seccomp: Any
+
+
+class Made(Record):
+    """What `create` has made, for `run` to go on with. `launcher` still guards the process."""
+
+    container: Container
+    child: launch.Child
+    launcher: launch.Launcher
+    cgroup: Cgroup | None
+
+
+def bundle(invocation: Invocation) -> Bundle:
+    """Read and check the bundle's configuration. Raises UsageError with the JSON path of what is wrong."""
+    path = os.path.abspath(invocation.options["bundle"])
+    name = os.path.join(path, invocation.options.get("config") or "config.json")
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except FileNotFoundError:
+        raise StockadeError(
+            f"JSON specification file {name} not found", hint="make one with `spec`, or name the bundle with --bundle"
+        ) from None
+    try:
+        data = _whole(descriptor)
+    finally:
+        os.close(descriptor)
+    found = lean_json.loads(data, name)
+    linux = found.get("linux") if isinstance(found, dict) else None
+    seccomp = linux.pop("seccomp", None) if isinstance(linux, dict) else None
+    return Bundle(path, data, _absolute(read.read_spec(found, name), path), seccomp)
+
+
+def _whole(descriptor: int) -> bytes:
+    data = piece = os.read(descriptor, 1 << 20)
+    while piece and len(data) <= MAX_CONFIG:
+        piece = os.read(descriptor, 1 << 20)
+        data += piece
+    return data
+
+
+def _absolute(spec: oci.Spec, path: str) -> oci.Spec:
+    """Make the paths of the host absolute that count from the bundle."""
+    if spec.root is not None and not spec.root.path.startswith("/"):
+        spec = spec.replace(root=spec.root.replace(path=os.path.join(path, spec.root.path)))
+    if any(_relative(mount) for mount in spec.mounts):
+        mounts = [m.replace(source=os.path.join(path, m.source)) if _relative(m) else m for m in spec.mounts]
+        spec = spec.replace(mounts=tuple(mounts))
+    return spec
+
+
+def _relative(mount: oci.Mount) -> bool:
+    bound = mount.type == "bind" or "bind" in mount.options or "rbind" in mount.options
+    return bound and bool(mount.source) and not mount.source.startswith("/")
+
+
+def create(invocation: Invocation, *, detached: bool = True) -> Made:
+    """Do what `create` has to. The container's lock is held until the caller closes it. Raises StockadeError."""
+    read_from = bundle(invocation)
+    spec = read_from.spec
+    console.check(invocation.options["console-socket"], terminal=process_of(spec).terminal, detached=detached)
+    who = caller.look()
+    identity = invocation.arguments[0]
+    container = state.make(invocation.root, identity, _intent(identity, read_from), read_from.data)
+    maker = Maker(invocation, read_from, container, who)
+    try:
+        return maker.make(detached=detached)
+    except BaseException:
+        maker.undo()
+        raise
+
+
+def _intent(identity: str, read_from: Bundle) -> dict[str, object]:
+    spec = read_from.spec
+    seconds = time.time()
+    fraction = f"{int(seconds % 1 * 1e9):09d}"
+    return {
+        "ociVersion": state.OCI_VERSION,
+        "id": identity,
+        "pid": 0,
+        "start": 0,
+        "bundle": read_from.path,
+        "rootfs": spec.root.path if spec.root else "",
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(seconds)) + fraction + "Z",
+        "annotations": dict(spec.annotations),
+        "cgroups": [],
+    }
+
+
+class Maker:
+    """The work of one `create`, and how it is undone."""
+
+    def __init__(self, invocation: Invocation, read_from: Bundle, container: Container, who: Caller) -> None:
+        self.invocation, self.bundle, self.container, self.who = invocation, read_from, container, who
+        self.spec = read_from.spec
+        self.cgroup: Cgroup | None = None
+        self.launcher: launch.Launcher | None = None
+        self.hooked = False
+
+    def make(self, *, detached: bool) -> Made:
+        """Make control groups, launch, hand the terminal over, and write down what there is."""
+        self.cgroup = self._cgroup()
+        options = self._options()
+        the_plan = plan(self.spec, options)
+        own_streams(self.spec, self.who)
+        given, opened = inputs.inputs(the_plan, (0, 1, 2), self.cgroup)
+        listener = self._listen()
+        try:
+            launcher = self.launcher = launch.Launcher()
+            late = [listener.fileno(), *range(3, 3 + options.preserve)]
+            child = self._launch(launcher, the_plan, given, late)
+        finally:
+            inputs.close(opened)
+            listener.close()
+        self._record(child, the_plan)
+        if detached and child.terminal >= 0:
+            console.send(self.invocation.options["console-socket"], child.terminal)
+        if path := self.invocation.options["pid-file"]:
+            state.put(os.path.abspath(path), str(child.pid).encode(), 0o644)
+        return Made(self.container, child, launcher, self.cgroup)
+
+    def _launch(self, launcher: launch.Launcher, the_plan: Plan, given: list[int], late: list[int]) -> launch.Child:
+        pending = launch.begin(launcher, launch.encode(the_plan), given)
+        pending.held = self._hooks
+        child = pending.go(descriptors=late, waits=True)
+        pending.release()
+        return child
+
+    def _record(self, child: launch.Child, the_plan: Plan) -> None:
+        found = state.stat_of(child.pid)
+        if found is None:
+            raise StockadeError("the container's process was killed before it could wait for start")
+        hooks, steps = self.spec.hooks, the_plan.steps
+        first = next(number for number, step in enumerate(steps) if isinstance(step, WaitStart))
+        self.container.write(
+            pid=child.pid,
+            start=found[1],
+            cgroups=[group.path for group in self.cgroup.groups] if self.cgroup else [],
+            hooks=[name for name in ("poststart", "poststop") if hooks and getattr(hooks, name)],
+            last={
+                "first": first,
+                "steps": [str(step) for step in steps[first:-1]],
+                "program": process_of(self.spec).args[0],
+            },
+        )
+
+    def _cgroup(self) -> Cgroup | None:
+        if self.invocation.cgroup_manager == "disabled":
+            return None
+        from stockade.sandbox import cgroups
+
+        return cgroups.create(
+            self.spec.linux.cgroups_path or f"stockade-runtime/{self.container.identity}",
+            self.spec.linux.resources,
+            every=True,
+            devices=not self.who.nested,
+        )
+
+    def _options(self) -> Options:
+        program, flags = self._filter()
+        asked = self.invocation.options
+        return Options(
+            **inputs.placement(self.cgroup),
+            filter_program=program,
+            filter_flags=flags,
+            privileged=self.who.privileged,
+            undumpable=self.who.holds("CAP_SYS_PTRACE"),
+            dies_with_supervisor=False,
+            oci=True,
+            start_later=True,
+            hold=self.spec.hooks is not None,
+            preserve=asked["preserve-fds"],
+            new_keyring=not asked["no-new-keyring"],
+        )
+
+    def _filter(self) -> tuple[bytes, int]:
+        if not self.bundle.seccomp:
+            return b"", 0
+        from stockade.sandbox.runtime import seccomp
+
+        program, flags, _ = seccomp.program(self.bundle.seccomp, self.who.arch)
+        return program, flags
+
+    def _listen(self) -> _socket.socket:
+        listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+        try:
+            console.at(listener, f"{self.container.path}/{state.SOCKET}", connect=False)
+            listener.listen(8)
+        except BaseException:
+            listener.close()
+            raise
+        return listener
+
+    def _hooks(self, pid: int) -> None:
+        """Run what belongs before the root changes, as the runtime."""
+        hooks = self.spec.hooks
+        if hooks is None:
+            return
+        from stockade.sandbox.runtime import hooks as running
+
+        self.hooked = True
+        told = oci_state(self.container, "creating", pid)
+        running.run_hooks(hooks.prestart, told, "prestart")
+        running.run_hooks(hooks.create_runtime, told, "createRuntime")
+
+    def undo(self) -> None:
+        """Remove what was made; the process has been killed by whoever noticed the failure."""
+        if self.launcher is not None:
+            self.launcher.close()
+        if self.cgroup is not None:
+            self.cgroup.kill()
+            self.cgroup.remove()
+        self.container.remove()
+        if self.hooked and self.spec.hooks is not None and self.spec.hooks.poststop:
+            from stockade.sandbox.runtime import hooks as running
+
+            running.run_hooks(self.spec.hooks.poststop, oci_state(self.container, "stopped", 0), "poststop")
+
+
+def oci_state(container: Container, status: str, pid: int) -> bytes:
+    """Give the state as hooks and users read it, runtime-spec runtime.md "State"."""
+    data = container.data
+    told: dict[str, object] = {
+        "ociVersion": data.get("ociVersion", state.OCI_VERSION),
+        "id": container.identity,
+        "status": status,
+    }
+    if pid:
+        told["pid"] = pid
+    told["bundle"] = data.get("bundle", "")
+    if data.get("annotations"):
+        told["annotations"] = data["annotations"]
+    return lean_json.dumps(told).encode("utf-8", "surrogatepass")
+
+
+def own_streams(spec: oci.Spec, who: Caller) -> None:
+    """Give pipes and terminals on our standard streams to the program's user, who could not open them by name else.
+
+    As runc and crun do. Files and the null device stay as they are: they are the host's, and may be anyone's.
+    """
+    process = process_of(spec)
+    if process.terminal or not who.holds("CAP_CHOWN"):
+        return
+    uid = _outside(process.user.uid, spec.linux.uid_mappings)
+    for descriptor in (0, 1, 2):
+        found = os.fstat(descriptor)
+        if found.st_mode & 0o170000 == 0o010000 and found.st_uid != uid:
+            try:
+                os.fchown(descriptor, uid, -1)
+            except PermissionError:
+                pass  # in a user namespace that has not this id: it can write all the same
+            except OSError as error:
+                if error.errno != 22:  # EINVAL: an id that is not mapped here
+                    raise
+
+
+def _outside(inside: int, maps: tuple[oci.LinuxIDMapping, ...]) -> int:
+    for mapping in maps:
+        if mapping.container_id <= inside < mapping.container_id + mapping.size:
+            return mapping.host_id + inside - mapping.container_id
+    return inside

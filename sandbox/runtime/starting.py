@@ -1,0 +1,74 @@
+"""`start`: the word to a process that stands ready, and what it answers."""
+
+from __future__ import annotations
+
+import _socket
+import os
+from _struct import Struct
+
+from stockade.errors import StockadeError
+from stockade.sandbox.runtime import console, state
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from stockade.sandbox.runtime.state import Container
+
+FAILED = 3  # native/plan.h
+_answer = Struct("<IIiI")
+
+
+def start(container: Container) -> None:
+    """Let the program begin; return when execve(2) has succeeded. Raises StockadeError where it has not.
+
+    The container's lock is held by the caller.
+    """
+    status = container.status()
+    if status != state.CREATED:
+        reasons = {
+            state.RUNNING: "cannot start a container that is already running",
+            state.PAUSED: "cannot start a container that is paused",
+            state.STOPPED: "cannot start a container that has stopped",
+        }
+        raise StockadeError(reasons.get(status, f"cannot start a container in the state {status}"))
+    answer = _tell(f"{container.path}/{state.SOCKET}")
+    os.unlink(f"{container.path}/{state.SOCKET}")
+    if answer:
+        kind, step, error, _ = _answer.unpack(answer)
+        if kind == FAILED:
+            raise _failure(container, step, error)
+
+
+def _tell(path: str) -> bytes:
+    """Say go, and give what comes before the end: nothing when the program has begun."""
+    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+    try:
+        console.at(connection, path, connect=True)
+        connection.send(b"g")
+        return connection.recv(_answer.size)
+    except (ConnectionRefusedError, ConnectionResetError, BrokenPipeError) as error:
+        raise StockadeError(
+            "cannot start a container that has stopped", hint="its process was killed before it could begin"
+        ) from error
+    finally:
+        connection.close()
+
+
+def _failure(container: Container, step: int, error: int) -> StockadeError:
+    """Name what failed, as `create` wrote the steps down."""
+    from stockade.sandbox.remedies import cannot_execute
+
+    last = container.data.get("last") or {}
+    names, place = last.get("steps") or [], step - int(last.get("first") or 0)
+    if not 0 <= place < len(names):
+        return cannot_execute(str(last.get("program") or ""), error)
+    return StockadeError(f"step {step + 1}, {names[place]}: {os.strerror(error)}")
+
+
+def poststart(container: Container) -> None:
+    """Run the hooks that belong after the start."""
+    from stockade.sandbox.runtime import hooks
+    from stockade.sandbox.runtime.creating import oci_state
+
+    found = container.spec().hooks
+    if found is not None and found.poststart:
+        hooks.run_hooks(found.poststart, oci_state(container, state.RUNNING, container.pid), "poststart")
