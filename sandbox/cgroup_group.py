@@ -38,12 +38,20 @@ class Stats(Record):
 
 
 class Group:
-    """One group in one hierarchy: `fd` is its directory, `procs` its cgroup.procs open for writing, or -1."""
+    """One group in one hierarchy: `procs` is its cgroup.procs open for writing, or -1."""
 
-    __slots__ = ("fd", "hierarchy", "path", "procs")
+    __slots__ = ("_fd", "hierarchy", "path", "procs")
 
-    def __init__(self, hierarchy: Hierarchy, path: str, fd: int) -> None:
-        self.hierarchy, self.path, self.fd, self.procs = hierarchy, path, fd, -1
+    def __init__(self, hierarchy: Hierarchy, path: str, fd: int | None = None) -> None:
+        self.hierarchy, self.path, self.procs = hierarchy, path, -1
+        self._fd = fd
+
+    @property
+    def fd(self) -> int:
+        """The group's directory, opened when it is first asked for (OSError), or -1 after `close`."""
+        if self._fd is None:
+            self._fd = cgroup_tree.open_directory(self.path)
+        return self._fd
 
     def open_procs(self) -> None:
         """Open cgroup.procs for the launcher."""
@@ -66,8 +74,8 @@ class Group:
 
     def close(self) -> None:
         """Close both descriptors; once is enough and twice does no harm."""
-        open_ones = [fd for fd in (self.procs, self.fd) if fd >= 0]
-        self.fd = self.procs = -1
+        open_ones = [fd for fd in (self.procs, self._fd) if fd is not None and fd >= 0]
+        self._fd = self.procs = -1
         for fd in open_ones:
             os.close(fd)
 
@@ -238,7 +246,7 @@ class Cgroup:
         A group with live processes stays: `kill` first. `parents` also removes a parent `stockade` that became empty.
         """
         deadline = time.monotonic() + timeout
-        gone = [_remove(group, deadline, parents=parents) for group in self.groups]
+        gone = [remove_group(group, deadline, parents=parents) for group in self.groups]
         self.close()
         return all(gone)
 
@@ -254,10 +262,11 @@ def _is_frozen(group: Group) -> bool:
     return cgroup_tree.read(group.fd, "freezer.state").strip() == "FROZEN"
 
 
-def _remove(group: Group, deadline: float, *, parents: bool) -> bool:
-    if group.fd < 0:
-        return not os.path.isdir(group.path)
+def remove_group(group: Group, deadline: float, *, parents: bool) -> bool:
+    """Remove one group and what is nested in it until `deadline` (time.monotonic); whether it is gone."""
     try:
+        if group.fd < 0:
+            return not os.path.isdir(group.path)
         parent = cgroup_tree.open_directory("..", dir_fd=group.fd)
     except OSError as error:
         return cgroups.gone(error)

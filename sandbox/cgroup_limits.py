@@ -29,9 +29,10 @@ class Write(Record):
 
     `limit` is the option's name, `controller` the controller the file belongs to ("" for cgroup2's core), `check` how
     the value is compared when it is read back: "bytes" (rounded down to a page), "same", "prefix" (it begins so),
-    "list" (CPUs), "line" (the file has such a line), "pairs" (a line has these key=value) or "key" (the last word of
-    the first line). `implied` marks a value that nobody named: where its file is absent that is noted and not refused.
-    `fallback` is written where the kernel lacks `file`. An empty `file` says that this version has no such limit.
+    "list" (CPUs), "line" (the file has such a line), "pairs" (a line has these key=value), "key" (the last word of
+    the first line) or "none" (the kernel's word is enough). `implied` marks a value that nobody named: where its file
+    is absent that is noted and not refused. `fallback` is written where the kernel lacks `file`. An empty `file` says
+    that this version has no such limit.
     """
 
     limit: str
@@ -46,6 +47,8 @@ class Write(Record):
 def matches(write: Write, text: str) -> bool:
     """Whether what the kernel gives back is what was written."""
     wanted, got = write.value, text.strip()
+    if write.check == "none":
+        return True
     if write.check == "bytes":
         if wanted in {"max", "-1"}:
             return got == "max" or int(got) >= cgroups.V1_UNLIMITED
@@ -67,17 +70,22 @@ def _has_pairs(line: list[str], wanted: list[str]) -> bool:
     return line[:1] == wanted[:1] and set(wanted[1:]) <= set(line[1:])
 
 
-def writes(resources: LinuxResources | None, version_of: Callable[[str], int]) -> tuple[Write, ...]:
+def writes(
+    resources: LinuxResources | None, version_of: Callable[[str], int], *, literal: bool = False
+) -> tuple[Write, ...]:
     """Give what to write for the resources, in the order in which the kernel accepts it.
 
     `version_of` tells of a controller whether it is on a v1 or a v2 hierarchy here. Device rules are not among them.
-    StockadeError for values that contradict each other.
+    `literal` is for a config.json, whose values an engine has thought of already: no limit of swap is implied, zero
+    means unset, and a value that is the kernel's default may lack its file. StockadeError for values that contradict
+    each other.
     """
     if resources is None:
         return ()
     found: list[Write] = []
     if resources.memory:
-        found += _memory(resources.memory, version_of("memory"))
+        memory, version = resources.memory, version_of("memory")
+        found += _memory_literal(memory, version) if literal else _memory(memory, version)
     if resources.cpu:
         found += _cpu(resources.cpu, version_of("cpu"))
         for name, file, value in (
@@ -88,7 +96,9 @@ def writes(resources: LinuxResources | None, version_of: Callable[[str], int]) -
                 found.append(Write(name, "cpuset", file, _checked_list(name, value), "list"))
     if resources.pids:
         limit = resources.pids.limit  # Docker: 0 and -1 are unlimited
-        found.append(Write("pids-limit", "pids", "pids.max", str(limit) if limit > 0 else "max"))
+        if limit or not literal:
+            value = str(limit) if limit > 0 else "max"
+            found.append(Write("pids-limit", "pids", "pids.max", value, implied=literal and limit < 0))
     if resources.block_io:
         found += _block_io(resources.block_io, version_of("blkio"))
     found += _rest(resources, version_of)
@@ -119,33 +129,68 @@ def _memory(memory: LinuxMemory, version: int) -> Iterator[Write]:
         yield from _memory_v1(memory, limit, swap, implied=implied)
         return
     if limit:
-        yield Write("memory", "memory", "memory.max", "max" if limit < 0 else str(limit), "bytes")
+        yield Write("memory", "memory", "memory.max", _or_max(limit), "bytes")
         room = "max" if swap < 0 else str(swap - limit)
         yield Write("memory-swap", "memory", "memory.swap.max", room, "bytes", implied)
-    if memory.reservation:
-        value = "max" if memory.reservation < 0 else str(memory.reservation)
-        yield Write("memory-reservation", "memory", "memory.low", value, "bytes")
-    if memory.swappiness is not None:
-        yield Write("memory-swappiness", "memory", "", str(memory.swappiness))
-    if memory.disable_oom_killer:
-        yield Write("oom-kill-disable", "memory", "", "1")
+    yield from _memory_rest(memory, version)
+
+
+def _or_max(number: int) -> str:
+    return "max" if number < 0 else str(number)
 
 
 def _memory_v1(memory: LinuxMemory, limit: int, swap: int, *, implied: bool) -> Iterator[Write]:
     if limit:
         yield Write("memory", "memory", "memory.limit_in_bytes", str(limit), "bytes")
         yield Write("memory-swap", "memory", "memory.memsw.limit_in_bytes", str(swap), "bytes", implied)
-    for name, file, value in (
-        ("memory-reservation", "memory.soft_limit_in_bytes", memory.reservation),
-        ("kernel-memory", "memory.kmem.limit_in_bytes", memory.kernel),
-        ("kernel-memory-tcp", "memory.kmem.tcp.limit_in_bytes", memory.kernel_tcp),
-    ):
-        if value:
-            yield Write(name, "memory", file, str(value), "bytes")
+    yield from _memory_rest(memory, 1)
+
+
+def _memory_literal(memory: LinuxMemory, version: int) -> Iterator[Write]:
+    """Write what is there. Unlimited memory with swap unset means unlimited swap, as runc has it."""
+    limit, swap = memory.limit or 0, memory.swap or 0
+    unset = not swap
+    if limit == -1 and unset:
+        swap = -1
+    if limit > 0 and 0 < swap < limit:
+        raise StockadeError(f"memory.swap ({swap}) is memory and swap together and can't be below the limit ({limit})")
+    if version == 1:
+        if limit:
+            yield Write("memory", "memory", "memory.limit_in_bytes", str(limit), "bytes", implied=limit < 0)
+        if swap:
+            yield Write("memory-swap", "memory", "memory.memsw.limit_in_bytes", str(swap), "bytes", implied=swap < 0)
+    else:
+        if swap > 0 and limit <= 0:
+            raise StockadeError("memory.swap counts memory too, and cgroup v2 needs memory.limit to tell them apart")
+        if swap:  # a kernel without swap has no such file, and holds both "0" and "max"
+            room = "max" if swap < 0 else str(swap - limit)
+            yield Write("memory-swap", "memory", "memory.swap.max", room, "bytes", implied=room in {"0", "max"})
+        if limit:
+            yield Write("memory", "memory", "memory.max", _or_max(limit), "bytes", implied=limit < 0)
+    yield from _memory_rest(memory, version)
+
+
+def _memory_rest(memory: LinuxMemory, version: int) -> Iterator[Write]:
+    if version == 2:
+        if memory.reservation:
+            yield Write("memory-reservation", "memory", "memory.low", _or_max(memory.reservation), "bytes")
+    else:
+        for name, file, value in (
+            ("memory-reservation", "memory.soft_limit_in_bytes", memory.reservation),
+            ("kernel-memory", "memory.kmem.limit_in_bytes", memory.kernel),
+            ("kernel-memory-tcp", "memory.kmem.tcp.limit_in_bytes", memory.kernel_tcp),
+        ):
+            if value:  # Linux 5.16 took the limit of kernel memory away: memory.limit counts it, too
+                implied = value < 0 or name == "kernel-memory"
+                yield Write(name, "memory", file, str(value), "bytes", implied=implied)
+        if memory.use_hierarchy:  # Linux 5.11 and later know nothing else
+            yield Write("memory-use-hierarchy", "memory", "memory.use_hierarchy", "1")
     if memory.swappiness is not None:
-        yield Write("memory-swappiness", "memory", "memory.swappiness", str(memory.swappiness))
+        file = "memory.swappiness" if version == 1 else ""
+        yield Write("memory-swappiness", "memory", file, str(memory.swappiness))
     if memory.disable_oom_killer:
-        yield Write("oom-kill-disable", "memory", "memory.oom_control", "1", "key")
+        file = "memory.oom_control" if version == 1 else ""
+        yield Write("oom-kill-disable", "memory", file, "1", "key")
 
 
 def weight_of_shares(shares: int) -> int:
@@ -179,7 +224,7 @@ def _cpu(cpu: LinuxCPU, version: int) -> Iterator[Write]:
         if value:
             yield Write(name, "cpu", file, str(value))
     if cpu.idle is not None:
-        yield Write("cpu-idle", "cpu", "cpu.idle", str(cpu.idle))
+        yield Write("cpu-idle", "cpu", "cpu.idle", str(cpu.idle), implied=not cpu.idle)
 
 
 def _cpu_v2(cpu: LinuxCPU) -> Iterator[Write]:
@@ -191,7 +236,7 @@ def _cpu_v2(cpu: LinuxCPU) -> Iterator[Write]:
     if cpu.burst:
         yield Write("cpu-burst", "cpu", "cpu.max.burst", str(cpu.burst))
     if cpu.idle is not None:
-        yield Write("cpu-idle", "cpu", "cpu.idle", str(cpu.idle))
+        yield Write("cpu-idle", "cpu", "cpu.idle", str(cpu.idle), implied=not cpu.idle)
     for name, value in (("cpu-rt-period", cpu.realtime_period), ("cpu-rt-runtime", cpu.realtime_runtime)):
         if value:
             yield Write(name, "cpu", "", str(value))
@@ -203,10 +248,9 @@ def _block_io(io: LinuxBlockIO, version: int) -> Iterator[Write]:
         other = Write("blkio-weight", "blkio", "blkio.weight", str(io.weight))
         yield Write("blkio-weight", "blkio", "blkio.bfq.weight", str(io.weight), fallback=other)
     elif io.weight:  # 10..1000 onto 1..10000; bfq has its own file with the old range
-        other = Write("blkio-weight", "io", "io.weight", str(1 + (io.weight - 10) * 9999 // 990), "key")
+        other = Write("blkio-weight", "io", "io.weight", str(io_weight(io.weight)), "key")
         yield Write("blkio-weight", "io", "io.bfq.weight", str(io.weight), "key", fallback=other)
-    if io.leaf_weight or io.weight_device:
-        yield Write("blkio-weight-device", controller, "", "")
+    yield from _weights(io, version)
     for name, file, key, devices in (
         ("device-read-bps", "blkio.throttle.read_bps_device", "rbps", io.throttle_read_bps_device),
         ("device-write-bps", "blkio.throttle.write_bps_device", "wbps", io.throttle_write_bps_device),
@@ -221,27 +265,60 @@ def _block_io(io: LinuxBlockIO, version: int) -> Iterator[Write]:
                 yield Write(name, controller, "io.max", f"{number} {key}={device.rate}", "pairs")
 
 
+def io_weight(weight: int) -> int:
+    """Give the io.weight (1 to 10000) of a blkio weight (10 to 1000), as runc, crun and systemd do."""
+    return 1 + (weight - 10) * 9999 // 990
+
+
+def _weights(io: LinuxBlockIO, version: int) -> Iterator[Write]:
+    if io.leaf_weight:
+        yield Write("blkio-leaf-weight", "blkio", "blkio.leaf_weight" if version == 1 else "", str(io.leaf_weight))
+    for device in io.weight_device:
+        number = f"{device.major}:{device.minor}"
+        if device.weight and version == 1:
+            value = f"{number} {device.weight}"
+            other = Write("blkio-weight-device", "blkio", "blkio.weight_device", value, "line")
+            yield Write("blkio-weight-device", "blkio", "blkio.bfq.weight_device", value, "line", fallback=other)
+        elif device.weight:
+            value = f"{number} {io_weight(device.weight)}"
+            other = Write("blkio-weight-device", "io", "io.weight", value, "line")
+            value = f"{number} {device.weight}"
+            yield Write("blkio-weight-device", "io", "io.bfq.weight", value, "line", fallback=other)
+        if device.leaf_weight:
+            file = "blkio.leaf_weight_device" if version == 1 else ""
+            yield Write("blkio-leaf-weight-device", "blkio", file, f"{number} {device.leaf_weight}", "line")
+
+
 def _rest(resources: LinuxResources, version_of: Callable[[str], int]) -> Iterator[Write]:
     for page in resources.hugepage_limits:
         if not page.page_size.isalnum():
             raise StockadeError(f"hugepage limit: {page.page_size!r} is not a page size such as 2MB")
         file = "limit_in_bytes" if version_of("hugetlb") == 1 else "max"
-        yield Write("hugepages", "hugetlb", f"hugetlb.{page.page_size}.{file}", str(page.limit), "bytes")
+        name, value = f"hugetlb.{page.page_size}", str(page.limit)
+        yield Write("hugepages", "hugetlb", f"{name}.{file}", value, "none" if page.limit >= 1 << 63 else "bytes")
+        # Linux 5.7: what is reserved and not yet touched, without which mmap(2) could take the pages of all others
+        yield Write("hugepages reserved", "hugetlb", f"{name}.rsvd.{file}", value, "none", implied=True)
     for name, rdma in resources.rdma.items():
         pairs = (("hca_handle", rdma.hca_handles), ("hca_object", rdma.hca_objects))
         value = " ".join([f"{key}={number}" for key, number in pairs if number is not None])
         yield Write("rdma", "rdma", "rdma.max", f"{name} {value}", "pairs")
-    if resources.network and resources.network.class_id is not None:
+    if resources.network and resources.network.class_id:
         file = "net_cls.classid" if version_of("net_cls") == 1 else ""
         yield Write("network-class", "net_cls", file, str(resources.network.class_id))
     for priority in resources.network.priorities if resources.network else ():
         file = "net_prio.ifpriomap" if version_of("net_prio") == 1 else ""
         yield Write("network-priority", "net_prio", file, f"{priority.name} {priority.priority}", "line")
     for file, value in resources.unified.items():
-        controller, dot, _ = file.partition(".")
-        if not dot or "/" in file:
-            raise StockadeError(f"unified: {file!r} is not the name of a cgroup2 file")
-        check = "pairs" if "=" in value else "prefix"  # cpu.max takes "50000" and gives "50000 100000"
-        if controller in {"memory", "hugetlb"} and value.strip().isdigit():
-            check = "bytes"
-        yield Write(f"unified {file}", "" if controller == "cgroup" else controller, file, value, check)
+        yield from _unified(file, value, version_of)
+
+
+def _unified(file: str, value: str, version_of: Callable[[str], int]) -> Iterator[Write]:
+    """Write to a file of cgroup2 by its name, line by line: io.max takes one device at a time."""
+    controller, dot, _ = file.partition(".")
+    if not dot or "/" in file:
+        raise StockadeError(f"unified: {file!r} is not the name of a cgroup2 file")
+    core = controller == "cgroup"
+    there = file if core or version_of(controller) == 2 else ""
+    for line in value.strip().split("\n"):
+        check = "bytes" if controller in {"memory", "hugetlb"} and line.isdigit() else "none"
+        yield Write(f"unified {file}", "" if core else controller, there, line, check)

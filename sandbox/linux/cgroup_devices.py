@@ -86,6 +86,10 @@ DEFAULTS = (
     Device("c", 136, None),  # pts/*
 )
 
+#: what an engine's container has besides: runc and crun let it make any node, which gives no access to the device, and
+#: use its own network's tun interfaces
+ENGINE = (*DEFAULTS, Device("c", None, None, "m"), Device("b", None, None, "m"), Device("c", 10, 200))
+
 
 def _star(number: int | None) -> str:
     return "*" if number is None else str(number)

@@ -50,6 +50,7 @@ def test_each_limit_goes_to_its_v1_file() -> None:
         "blkio.bfq.weight": "100",
         "blkio.throttle.read_bps_device": "8:0 1000",
         "hugetlb.2MB.limit_in_bytes": "0",
+        "hugetlb.2MB.rsvd.limit_in_bytes": "0",
     }
 
 
@@ -67,6 +68,7 @@ def test_each_limit_goes_to_its_v2_file_and_swap_counts_alone_there() -> None:
         "io.bfq.weight": "100",
         "io.max": "8:0 rbps=1000",
         "hugetlb.2MB.max": "0",
+        "hugetlb.2MB.rsvd.max": "0",
     }
 
 
