@@ -84,6 +84,7 @@ class UserNamespace(Fact):
     depth: int | None = None
 
 
+SeccompMode = Literal["disabled", "strict", "filter"]
 NamespaceKind = Literal["user", "pid", "mnt", "net", "ipc", "uts", "cgroup", "time"]
 
 
@@ -126,7 +127,7 @@ class NoNewPrivs(Fact):
 class SeccompState(Fact):
     """What /proc/PID/status says: a mode and the number of stacked filters, or the profile that a file names."""
 
-    mode: Literal["disabled", "strict", "filter"]
+    mode: SeccompMode
     filters: int | None = None
     profile: str | None = None
 
@@ -332,7 +333,7 @@ class ResourceLimit(Fact):
 
 @dataclass(frozen=True, slots=True)
 class Process(Fact):
-    """A process of the container other than the first, with what PRV-EXEC compares."""
+    """A process of the container other than the first, or the `threads` of one whose rights its first thread lacks."""
 
     many: ClassVar[bool] = True
 
@@ -341,8 +342,10 @@ class Process(Fact):
     host_uid: int | None = None
     capabilities: int | None = None
     no_new_privs: bool | None = None
-    seccomp: Literal["disabled", "strict", "filter"] | None = None
+    seccomp: SeccompMode | None = None
+    filters: int | None = None
     lsm: str | None = None
+    threads: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -395,10 +398,7 @@ F = TypeVar("F", bound=Fact)
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Why facts of a kind are missing, for the report's list of what was not checked.
-
-    Not `applicable`: the kind has no meaning for this target (a process without a configuration declares nothing).
-    """
+    """Why facts of a kind are missing: they were not checked or, not `applicable`, mean nothing for this target."""
 
     kind: type[Fact]
     reason: str

@@ -195,7 +195,7 @@ class Prober:
         if self._failure:
             raise OSError(self._failure.errno, self._failure.strerror, self._failure.filename)
         write, read = _by_directory(request.write), _by_directory(request.read)
-        opened = [calls.pidfd_open(request.pid)]
+        opened = [_pidfd(request.pid)]
         try:
             opened.append(os.open(f"/proc/{request.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
             reading, writing = os.pipe2(os.O_CLOEXEC)
@@ -216,6 +216,17 @@ class Prober:
         if key not in self._known:
             self._known[key] = _answer(data, *asked)
         return self._known[key]
+
+
+def _pidfd(pid: int) -> int:
+    """Open a process, or the thread that stands for one whose first thread has ended (Linux 6.9)."""
+    try:
+        return calls.pidfd_open(pid)
+    except OSError as error:
+        # EINVAL, on some kernels ENOENT: no first thread has this id
+        if error.errno not in (errno.EINVAL, errno.ENOENT):
+            raise
+    return calls.pidfd_open(pid, os.O_EXCL)  # PIDFD_THREAD
 
 
 def _execute(control: socket.socket) -> int:

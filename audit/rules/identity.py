@@ -336,20 +336,35 @@ def process_exceeds_first(
     seccomp: SeccompState | None,
     labels: tuple[LsmLabel, ...] | None,
 ) -> Iterator[Outcome]:
-    """A process of the container has more privilege than its first one.
+    """A process or thread of the container has more privilege than its first one.
 
-    It was put there by exec with more rights (docker exec --privileged, --user root), or it lost a protection on
-    the way. Whatever controls the container can take that process over.
+    A process was put there by exec with more rights (docker exec --privileged, --user root), or it lost a protection on
+    the way. Whatever controls the container can take that process over. A thread was there before the first one gave
+    rights away or loaded a filter, which capset and seccomp do for the calling thread alone. All threads share one
+    memory: whoever controls one of them has the rights of each.
 
     Severity: medium when neither a capability against the host nor host root is gained.
 
-    Fix: run exec without --privileged and as the container's user; end the process when its work is done.
+    Fix: run exec without --privileged and as the container's user; end the process when its work is done. Give rights
+    away before the first thread starts, load filters with SECCOMP_FILTER_FLAG_TSYNC.
 
     ```toml bad
     [[Process]]
     pid = 4021
     name = "sh"
     seccomp = "disabled"
+    ```
+
+    ```toml bad
+    [SeccompState]
+    filters = 2
+
+    [[Process]]
+    pid = 4021
+    name = "worker"
+    threads = [4022, 4023]
+    seccomp = "filter"
+    filters = 1
     ```
 
     ```toml good
@@ -370,22 +385,36 @@ def process_exceeds_first(
     root = process.host_uid == 0 and gates.host_root(identity, userns) is False
     if root:
         more.append("host uid 0")
-    if no_new_privs and no_new_privs.value and process.no_new_privs is False:
-        more.append("no no_new_privs")
-    if seccomp and seccomp.mode != "disabled" and process.seccomp == "disabled":
-        more.append("no system call filter")
-    confined = any(label.mode in {"enforce", "complain"} for label in labels or ())
-    if confined and process.lsm and process.lsm.startswith("unconfined"):
-        more.append("no security module's confinement")
+    more += _lacking(process, no_new_privs, seccomp, labels or ())
     if not more:
         if process.capabilities is None or process.host_uid is None:
             yield CannotTell(f"the privilege of pid {process.pid} is not known", process.where)
         return
     against_host = root or (extra and not (userns and not userns.initial))
     title = f"a later process of the container ({process.name}) has {more[0]}"
-    evidence = tuple([seen(process, f"pid {process.pid} {process.name}: {each}") for each in more])
+    who = f"pid {process.pid} {process.name}"
+    if process.threads:
+        title = f"a thread of {process.name} has more than the container's first one: {more[0]}"
+        who = f"{len(process.threads)} of the threads of {who}, {process.threads[0]} first"
+    evidence = tuple([seen(process, f"{who}: {each}") for each in more])
     severity = Severity.HIGH if against_host else Severity.MEDIUM
     yield Found(title, process.where, evidence, severity, key=f"{process.name} {' '.join(more)}")
+
+
+def _lacking(
+    process: Process, no_new_privs: NoNewPrivs | None, seccomp: SeccompState | None, labels: tuple[LsmLabel, ...]
+) -> Iterator[str]:
+    """Tell which protections of the first process another one, or a thread, is without."""
+    if no_new_privs and no_new_privs.value and process.no_new_privs is False:
+        yield "no no_new_privs"
+    if seccomp and seccomp.mode != "disabled" and process.seccomp == "disabled":
+        yield "no system call filter"
+    elif seccomp and process.threads and (process.filters or seccomp.filters or 0) < (seccomp.filters or 0):
+        # Of threads only: they are one program, while another process need not add filters of its own to the engine's.
+        yield f"{process.filters} system call filters instead of {seccomp.filters}"
+    confined = any(label.mode in {"enforce", "complain"} for label in labels)
+    if confined and process.lsm and process.lsm.startswith("unconfined"):
+        yield "no security module's confinement"
 
 
 @rule(Severity.LOW, "https://man7.org/linux/man-pages/man5/subuid.5.html", conditions=("PRV-MAPOVER",))

@@ -139,7 +139,7 @@ class Finder:
         place, engine = self._place(entry), engines.of_cgroup(entry.cgroup)
         others: Iterable[Entry] = ()
         if place or (engine and self._has_own_namespace(entry)):
-            others = [each for each in self._like(place, engine) if each.pid != pid]
+            others = [each for each in self._like(place, engine) if each.pid != entry.pid]
         kind = "container" if place or engine else "process"
         state = next((state for state in self.states if state.pid == pid), None)
         engine, _ = self._named(entry, state)

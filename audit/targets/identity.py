@@ -128,8 +128,11 @@ def _inside(mappings: tuple[idmap.Mapping, ...], host: int) -> int:
     return _OVERFLOW if found is None else found
 
 
-def label(pid: int, host: HostView) -> str | None:
-    """Give the current label of whatever security module fills attr/current, None without one."""
+def label(pid: int | str, host: HostView) -> str | None:
+    """Give the current label of whatever security module fills attr/current, None without one.
+
+    `pid` may be "12/task/13".
+    """
     if not host.labels:
         return None
     for name in ("attr/apparmor/current", "attr/current"):

@@ -7,11 +7,9 @@ is kept by pid, start time and `Place`, never longer than for one audit.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from stockade.audit import facts
-from stockade.audit.facts import Where
-from stockade.audit.targets import descriptors, identity
+from stockade.audit.targets import descriptors, threads
 from stockade.sandbox.linux import mountinfo, process, procfs
 
 if TYPE_CHECKING:
@@ -19,16 +17,17 @@ if TYPE_CHECKING:
     from stockade.audit.targets.host import HostView
     from stockade.audit.targets.snapshot import Entry
 
-#: by the number in /proc/PID/status
-SECCOMP_MODES: tuple[Literal["disabled", "strict", "filter"], ...] = ("disabled", "strict", "filter")
-
 
 class Member(NamedTuple):
-    """What was read of one process. `sockets` are (descriptor, inode); `gap` says why its descriptors are not known."""
+    """What was read of one process. `sockets` are (descriptor, inode).
+
+    `gap` says why its descriptors are not known, `hidden` why not all of its threads are.
+    """
 
     facts: tuple[Fact, ...] = ()
     sockets: tuple[tuple[int, int], ...] = ()
     gap: str = ""
+    hidden: str = ""
 
 
 def read(entry: Entry, place: descriptors.Place, host: HostView) -> Member:
@@ -36,9 +35,14 @@ def read(entry: Entry, place: descriptors.Place, host: HostView) -> Member:
     pid = entry.pid
     found: list[Fact] = []
     sockets: tuple[tuple[int, int], ...] = ()
-    gap = ""
+    gap = hidden = ""
     try:
-        found.append(_process(pid, host))
+        status = process.status(pid)
+        found.append(threads.of_status(pid, (), status, host))
+        if status.threads > 1:
+            others = threads.differing(pid, host)
+            found += others.facts
+            hidden = others.gap
         try:
             if entry.inodes.get("mnt") != place.inodes.get("mnt"):
                 # its own mounts count too
@@ -56,19 +60,4 @@ def read(entry: Entry, place: descriptors.Place, host: HostView) -> Member:
         return Member()
     if state[0] in b"ZX" or int(state[19]) != entry.start:
         return Member()
-    return Member(tuple(found), sockets, gap)
-
-
-def _process(pid: int, host: HostView) -> facts.Process:
-    status = process.status(pid)
-    known = status.seccomp is not None and status.seccomp < len(SECCOMP_MODES)
-    return facts.Process(
-        where=Where(f"/proc/{pid}/status"),
-        pid=pid,
-        name=status.name,
-        host_uid=status.uids[1],
-        capabilities=status.caps.effective | status.caps.permitted,
-        no_new_privs=status.no_new_privs,
-        seccomp=SECCOMP_MODES[status.seccomp] if known and status.seccomp is not None else None,
-        lsm=identity.label(pid, host) if status.seccomp is not None else None,
-    )
+    return Member(tuple(found), sockets, gap, hidden)

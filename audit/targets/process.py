@@ -14,9 +14,9 @@ from stockade.audit.facts import Fact, Gap, Target, Where
 from stockade.audit.targets import controls, declared, descriptors, engines, identity, mounts, own, resources
 from stockade.audit.targets.discovery import Group
 from stockade.audit.targets.host import HostView
-from stockade.audit.targets.members import SECCOMP_MODES
 from stockade.audit.targets.shared import Cache, Options
 from stockade.audit.targets.snapshot import inodes_of
+from stockade.audit.targets.threads import SECCOMP_MODES, differing
 from stockade.sandbox.linux import namespaces, process, procfs, ptrace, statx
 from stockade.sandbox.linux.process import Status
 
@@ -268,12 +268,19 @@ class Collector:
         self._others(place)
 
     def _others(self, place: descriptors.Place) -> None:
+        if self.status.threads > 1:
+            found, hidden = differing(self.pid, self.host)
+            self.facts += found
+            if hidden:
+                self._gap(hidden, facts.Process)
         for entry in self.group.entries[1:]:
             member = self.cache.member(entry, place, self.host)
             self.facts += member.facts
             self._sockets_of.append((entry.pid, member.sockets))
             if member.gap:
                 self._gap(member.gap, facts.OpenDescriptor, facts.Executable)
+            if member.hidden:
+                self._gap(member.hidden, facts.Process)
         self.complete.add(facts.Process)
 
     def _start_probe(self, status: Status, inodes: dict[str, int], view: mounts.View, who: identity.Identifier) -> None:

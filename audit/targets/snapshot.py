@@ -10,7 +10,10 @@ KINDS = tuple(kind for kind in namespaces.KINDS if kind != "time")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A process. `inodes` are its namespaces by kind, empty without ptrace access; `cgroup` is the text of its file."""
+    """A process. `inodes` are its namespaces by kind, empty without ptrace access; `cgroup` is the text of its file.
+
+    Of a process whose first thread has ended `pid` and `start` are those of another thread, which stands for it.
+    """
 
     pid: int
     ppid: int
@@ -51,18 +54,36 @@ def take() -> Snapshot:
     return Snapshot(entries, tuple(closed))
 
 
-def look(pid: int) -> Entry | None:
-    """Look at one process; None for a kernel thread and a zombie. Raises ProcessLookupError."""
+def look(pid: int, *, thread: bool = False) -> Entry | None:
+    """Look at one process, or at a `thread` alone; None for a kernel thread and a zombie. Raises ProcessLookupError."""
     fields = procfs.read(pid, "stat").rpartition(b")")[2].split()
     # proc(5): after the name come state and ppid; the seventh is flags, PF_KTHREAD is 0x00200000; the 20th start
-    if fields[0] in b"ZX" or int(fields[6]) & 0x00200000:
+    if int(fields[6]) & 0x00200000:
         return None
+    if fields[0] in b"ZX":
+        return _survivor(pid) if int(fields[17]) > 1 and not thread else None
     try:
         inodes = inodes_of(pid)
     except PermissionError:
         inodes = {}
     cgroup = procfs.read(pid, "cgroup").decode("utf-8", "surrogateescape")
     return Entry(pid, int(fields[1]), int(fields[19]), inodes, cgroup)
+
+
+def _survivor(pid: int) -> Entry | None:
+    """Look at a living thread of a process whose first one called exit(2): a zombie to ps, and runs all the same.
+
+    /proc has a directory for each thread, which is not listed.
+    """
+    for tid in process.threads(pid):
+        if tid != pid:
+            try:
+                entry = look(tid, thread=True)
+            except (ProcessLookupError, FileNotFoundError):
+                continue
+            if entry:
+                return entry
+    return None
 
 
 def inodes_of(pid: int, kinds: tuple[str, ...] = KINDS) -> dict[str, int]:
