@@ -10,7 +10,7 @@ from __future__ import annotations
 from _struct import Struct
 
 from stockade.errors import StockadeError
-from stockade.sandbox import plan_identity, plan_mounts
+from stockade.sandbox import plan_identity, plan_mounts, plan_process
 from stockade.sandbox import steps as s
 from stockade.sandbox.linux.record import Record
 from stockade.sandbox.oci import spec as oci
@@ -124,7 +124,8 @@ class Options(Record):
 
     `oci`: the Spec is somebody else's and meant literally. `start_later`: the process waits for `start` on a socket
     that comes in slot FIRST_LATE_SLOT, followed by `preserve` descriptors for the program. `hold`: hooks run before the
-    root changes. `new_keyring` False keeps the caller's session keyring.
+    root changes. `new_keyring` False keeps the caller's session keyring. `executes`: the
+    process joins a container that runs, so that its CPU affinity counts.
     """
 
     filter_program: bytes = b""
@@ -145,6 +146,7 @@ class Options(Record):
     hold: bool = False
     preserve: int = 0
     new_keyring: bool = True
+    executes: bool = False
 
 
 def plan(spec: oci.Spec, options: Options) -> Plan:
@@ -167,12 +169,19 @@ def plan(spec: oci.Spec, options: Options) -> Plan:
     if spec.annotations.get(oci.ROOT_IDMAP) == "true" and plan_mounts.ROOT in trees:
         parent.append(s.Idmap(trees[plan_mounts.ROOT]))
     parent += [s.Idmap(tree) for tree in plan_mounts.shifted(spec, trees)]
-    parent[:0] = [s.JoinFirst(joined.pop(kind), NAMESPACES[kind]) for kind in JOINED_FIRST if kind in joined]
+    # Of the host's capabilities the launcher has none left once it has joined a user namespace.
+    outside = list(plan_process.outside(spec, plan_identity.process_of(spec)))
+    first: list[Step] = outside if "user" in joined else []
+    parent += [] if first else outside
+    first += [s.JoinFirst(joined.pop(kind), NAMESPACES[kind]) for kind in JOINED_FIRST if kind in joined]
+    parent[:0] = first
     child: list[Step] = [s.WaitMaps(), s.Stdio(stdin, stdout, stderr), s.CloseOthers()]
     if options.undumpable:
         child.append(s.Dumpable(0))
     if options.external_maps:
         child.append(s.WaitSupervisor())
+    if plan_process.needs_proc(spec, plan_identity.process_of(spec)):
+        child.append(s.HostProc(plan_process.PROC))
     child += [s.Join(slot, NAMESPACES[kind]) for kind, slot in joined.items()]
     child += _before_root(spec, new, options)
     child += _root(spec, slots, trees, options)
@@ -198,10 +207,18 @@ def _root(spec: oci.Spec, slots: Slots, trees: dict[str, Slot], options: Options
 def _parent(
     spec: oci.Spec, new: Sequence[str], procs: Sequence[Slot], cgroup: Slot | None, options: Options
 ) -> Iterator[Step]:
-    flags = sum(NAMESPACES[kind] for kind in new if kind != "cgroup")
-    yield s.Clone(flags, " ".join(kind for kind in new if kind != "cgroup"), cgroup.number if cgroup else s.NONE.number)
+    late = {"cgroup", "time"} if plan_process.time_offsets(spec) else {"cgroup"}
+    cloned = [kind for kind in new if kind not in late]
+    process = plan_identity.process_of(spec)
+    yield s.Clone(
+        sum(NAMESPACES[kind] for kind in cloned), " ".join(cloned), cgroup.number if cgroup else s.NONE.number
+    )
+    if options.executes:
+        yield from plan_process.affinity(process, final=False)
     for slot in procs:
         yield s.Place(slot)
+    if options.executes:
+        yield from plan_process.affinity(process, final=True)
     if "user" in new and not options.external_maps:
         yield s.WriteMaps(
             plan_identity.map_text(spec.linux.uid_mappings),
@@ -213,6 +230,7 @@ def _parent(
 def _before_root(spec: oci.Spec, new: Sequence[str], options: Options) -> Iterator[Step]:
     if "cgroup" in new:
         yield s.Unshare(NAMESPACES["cgroup"], "the cgroup namespace")
+    yield from plan_process.enter_time(spec)
     # As root of the host still: a user has a quota of 200 keys, and launches in sequence would meet it (keyrings(7)).
     if options.new_keyring:
         yield s.Keyring()
@@ -221,6 +239,7 @@ def _before_root(spec: oci.Spec, new: Sequence[str], options: Options) -> Iterat
         yield s.SetIds(0, 0, spec.annotations.get(oci.SETGROUPS) != "deny", keep_capabilities=False, groups=())
     if "network" in new:
         yield s.Loopback()
+    yield from plan_process.sysctls(spec, plan_identity.process_of(spec))
     if options.own_stdio and not plan_identity.process_of(spec).terminal:
         yield s.OwnStdio(plan_identity.process_of(spec).user.uid, options.own_stdio)
 

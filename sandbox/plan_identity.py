@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stockade.errors import StockadeError
+from stockade.sandbox import plan_process
 from stockade.sandbox import steps as s
 from stockade.sandbox.linux import capabilities
 from stockade.sandbox.linux.record import Record
@@ -15,35 +16,12 @@ if TYPE_CHECKING:
     from stockade.sandbox.plan import Options
     from stockade.sandbox.steps import Step
 
-#: getrlimit(2), the numbers of all architectures but alpha, mips and sparc
-RLIMITS = {
-    name: number
-    for number, name in enumerate(
-        [
-            "CPU",
-            "FSIZE",
-            "DATA",
-            "STACK",
-            "CORE",
-            "RSS",
-            "NPROC",
-            "NOFILE",
-            "MEMLOCK",
-            "AS",
-            "LOCKS",
-            "SIGPENDING",
-            "MSGQUEUE",
-            "NICE",
-            "RTPRIO",
-            "RTTIME",
-        ]
-    )
-}
 #: seccomp(2); TSYNC means nothing for a process of one thread
 FILTER_FLAGS = {
     "SECCOMP_FILTER_FLAG_TSYNC": 0,
     "SECCOMP_FILTER_FLAG_LOG": 2,
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 0x20,
 }
 SYS_ADMIN = 1 << 21
 
@@ -121,11 +99,12 @@ def _sets_before(process: oci.Process, *, filtered: bool) -> capabilities.Sets:
 def identity(spec: oci.Spec, options: Options) -> Iterator[Step]:
     """Give the steps from the bounding set to no_new_privs."""
     process = process_of(spec)
+    yield from plan_process.attributes(spec)
     for limit in process.rlimits:
         name = limit.type.removeprefix("RLIMIT_")
-        if name not in RLIMITS:
-            raise StockadeError(f"unknown resource limit {limit.type}", hint=f"known: {' '.join(RLIMITS)}")
-        yield s.Rlimit(RLIMITS[name], limit.soft, limit.hard, name.lower())
+        if name not in plan_process.RLIMITS:
+            raise StockadeError(f"unknown resource limit {limit.type}", hint=f"known: {' '.join(plan_process.RLIMITS)}")
+        yield s.Rlimit(plan_process.RLIMITS[name], limit.soft, limit.hard, name.lower())
     before = _sets_before(process, filtered=bool(options.filter_program))
     yield s.Bounding(before.bounding)
     if securebits := int(spec.annotations.get(oci.SECUREBITS, "0")):
@@ -137,6 +116,7 @@ def identity(spec: oci.Spec, options: Options) -> Iterator[Step]:
     )
     yield s.Capabilities(before.effective, before.permitted, before.inheritable)
     yield s.Ambient(before.ambient)
+    yield from plan_process.labels(process)
     if process.no_new_privileges:
         yield s.NoNewPrivs()
 
@@ -144,7 +124,7 @@ def identity(spec: oci.Spec, options: Options) -> Iterator[Step]:
 def filter_flags(spec: oci.Spec) -> int:
     """Give the flags for seccomp(2)."""
     flags = 0
-    for name in spec.linux.seccomp.flags if spec.linux.seccomp else ():
+    for name in (spec.linux.seccomp.flags or ()) if spec.linux.seccomp else ():
         if name not in FILTER_FLAGS:
             raise StockadeError(f"seccomp flag {name} is not supported", hint=f"supported: {' '.join(FILTER_FLAGS)}")
         flags |= FILTER_FLAGS[name]

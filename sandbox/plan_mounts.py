@@ -337,17 +337,6 @@ def _device(device: oci.LinuxDevice, directory: Slot, name: str, *, user_namespa
 
 
 def _kernel_interfaces(spec: oci.Spec, slots: Slots, top: Slot, known: dict[str, Slot]) -> Iterator[Step]:
-    process = process_of(spec)
-    if spec.linux.sysctl or process.oom_score_adj is not None:
-        proc = known.get("/proc")
-        if proc is None:
-            raise StockadeError(
-                "sysctls and oom_score_adj need a /proc in the container", hint="add a mount of type proc"
-            )
-        for key, value in spec.linux.sysctl.items():
-            yield s.Sysctl(proc, "sys/" + key.replace(".", "/"), value.encode())
-        if process.oom_score_adj is not None:
-            yield s.OomScore(proc, str(process.oom_score_adj))
     for path in spec.linux.readonly_paths:
         yield s.ReadOnly(*locate(path, top, known))
     if spec.linux.masked_paths:

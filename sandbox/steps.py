@@ -7,7 +7,22 @@ in `--plan`.
 
 from __future__ import annotations
 
+from stockade.sandbox.steps_attributes import (
+    Affinity,
+    Close,
+    HostProc,
+    IoPriority,
+    Label,
+    MemoryPolicy,
+    OomScore,
+    Personality,
+    RlimitRoom,
+    Scheduler,
+    Sysctl,
+    TimeOffsets,
+)
 from stockade.sandbox.steps_base import NONE, Slot, Step
+from stockade.sandbox.steps_hooks import Hook
 from stockade.sandbox.steps_identity import (
     Ambient,
     Bounding,
@@ -18,13 +33,11 @@ from stockade.sandbox.steps_identity import (
     Keyring,
     Loopback,
     NoNewPrivs,
-    OomScore,
     Rlimit,
     Seccomp,
     Securebits,
     Session,
     SetIds,
-    Sysctl,
     Umask,
 )
 from stockade.sandbox.steps_mounts import (
@@ -76,6 +89,7 @@ from stockade.sandbox.steps_process import (
 __all__ = [
     "NONE",
     "OPERATIONS",
+    "Affinity",
     "Ambient",
     "Attach",
     "BindNode",
@@ -83,6 +97,7 @@ __all__ = [
     "Capabilities",
     "Clone",
     "CloneTree",
+    "Close",
     "CloseOthers",
     "DeathSignal",
     "Domainname",
@@ -95,20 +110,26 @@ __all__ = [
     "Find",
     "Guard",
     "Hold",
+    "Hook",
+    "HostProc",
     "Hostname",
     "Idmap",
     "Init",
+    "IoPriority",
     "Join",
     "JoinFirst",
     "Keyring",
+    "Label",
     "Loopback",
     "MakeLink",
     "MakeNode",
     "Mask",
+    "MemoryPolicy",
     "NoNewPrivs",
     "OomScore",
     "Open",
     "OwnStdio",
+    "Personality",
     "Pivot",
     "Place",
     "Preserve",
@@ -117,6 +138,8 @@ __all__ = [
     "Ready",
     "RefuseLink",
     "Rlimit",
+    "RlimitRoom",
+    "Scheduler",
     "Seccomp",
     "Securebits",
     "Session",
@@ -127,6 +150,7 @@ __all__ = [
     "Step",
     "Sysctl",
     "Terminal",
+    "TimeOffsets",
     "Umask",
     "Unshare",
     "WaitMaps",
@@ -146,7 +170,8 @@ OPERATIONS: tuple[type[Step], ...] = (
     Session, Keyring, Rlimit, Hostname, Domainname, Sysctl, OomScore, Umask, Bounding,
     Securebits, Capabilities, Ambient, NoNewPrivs, Dumpable, Terminal, Stdio, OwnStdio, Seccomp,
     WorkingDirectory, Ready, Init, Execute, Loopback, Idmap, Guard,
-    JoinFirst, Hold, Find, WaitStart, Preserve,
+    JoinFirst, Hold, Find, WaitStart, Preserve, RlimitRoom,
+    Scheduler, IoPriority, Affinity, HostProc, TimeOffsets, Label, Personality, MemoryPolicy, Hook, Close,
 )  # fmt: skip
 for _number, _operation in enumerate(OPERATIONS):
     _operation.op = _number

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from stockade.sandbox.steps_base import Step, head, set_names, word
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from stockade.sandbox.steps_base import Slot
-
 
 class SetIds(Step):
     """setgroups, setresgid, setresuid; capabilities are kept where a later step sets them."""
@@ -77,29 +73,6 @@ class Domainname(Step):
 
     def __str__(self) -> str:
         return f"set the domain name {self.name}"
-
-
-class Sysctl(Step):
-    """Write a file below /proc/sys of the container's own procfs."""
-
-    why = "before /proc/sys becomes read-only"
-    proc: Slot
-    path: str
-    value: bytes
-
-    def __str__(self) -> str:
-        return f"write {self.value.decode('utf-8', 'replace')} to /proc/{self.path}"
-
-
-class OomScore(Step):
-    """Write /proc/self/oom_score_adj, proc(5)."""
-
-    why = "as asked for"
-    proc: Slot
-    value: str
-
-    def __str__(self) -> str:
-        return f"set oom_score_adj to {self.value}"
 
 
 class Umask(Step):

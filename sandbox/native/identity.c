@@ -20,17 +20,17 @@
 #define PR_CAP_AMBIENT 47
 #endif
 
-enum { MAX_FILTER = 4096 }; /* BPF_MAXINSNS */
+enum { MAX_FILTER = 4096 /* BPF_MAXINSNS */, MAX_GROUPS = 65536 /* NGROUPS_MAX */ };
 
 void step_set_ids(void) {
     uid_t uid = (uid_t)number();
     gid_t gid = (gid_t)number();
     int set_groups = (int)number(), keep = (int)number();
-    gid_t groups[256];
-    int n = (int)number();
-    if (n > 256)
+    static gid_t groups[MAX_GROUPS];
+    uint64_t n = number();
+    if (n > MAX_GROUPS)
         failed_with(EINVAL);
-    for (int i = 0; i < n; i++)
+    for (uint64_t i = 0; i < n; i++)
         groups[i] = (gid_t)number();
     if (keep)
         check(prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0));
@@ -101,36 +101,7 @@ void step_seccomp(void) {
     load_filter(flags, program, n);
 }
 
-/* ---- settings of the namespaces and of the process -------------------------------------------------------------- */
-
-static void write_path(int root, const char *path, const char *value, uint64_t n) {
-    int fd = check(root < 0 ? open(path, O_WRONLY | O_CLOEXEC) : open_inside(root, path, O_WRONLY, 0));
-    ssize_t done = write(fd, value, n);
-    if (done != (ssize_t)n)
-        failed_with(done < 0 ? errno : EIO);
-    close(fd);
-}
-
-void step_sysctl(void) {
-    int proc = descriptor();
-    const char *path = text();
-    uint64_t n;
-    const char *value = bytes(&n);
-    write_path(proc, path, value, n);
-}
-
-void step_oom_score(void) {
-    int proc = descriptor();
-    const char *value = text();
-    char now[16] = "";
-    int fd = check(open_inside(proc, "self/oom_score_adj", O_RDONLY, 0));
-    ssize_t n = check(read(fd, now, sizeof now - 1));
-    close(fd);
-    while (n > 0 && now[n - 1] == '\n')
-        now[--n] = 0;
-    if (strcmp(now, value) != 0)
-        write_path(proc, "self/oom_score_adj", value, strlen(value));
-}
+/* ---- settings of the namespaces ---------------------------------------------------------------------------------- */
 
 void step_loopback(void) {
     struct {

@@ -41,11 +41,10 @@ enum { MAX_CHILDREN = 16384 };
 static struct pollfd children[MAX_CHILDREN + 1]; /* the control socket, then a pidfd each */
 static int guards[MAX_CHILDREN + 1][GUARDS];     /* directories of control groups, -1 for none */
 static int child_count;
-static struct rlimit caller_files; /* what the caller had, for the programs; the launcher itself takes all it can get */
 
 /* ---- what is done from outside the new process ------------------------------------------------------------------ */
 
-static void proc_path(char path[64], pid_t pid, const char *name) {
+void proc_path(char path[64], pid_t pid, const char *name) {
     char digits[12];
     int n = 0;
     size_t at = 6;
@@ -54,8 +53,12 @@ static void proc_path(char path[64], pid_t pid, const char *name) {
         digits[n++] = (char)('0' + p % 10);
     while (n)
         path[at++] = digits[--n];
+    if (!pid) {
+        memcpy(path + at, "self", 4);
+        at += 4;
+    }
     path[at++] = '/';
-    strcpy(path + at, name); /* names are ours, the longest is 9 bytes */
+    strcpy(path + at, name);
 }
 
 static int write_proc(pid_t pid, const char *name, const char *value) {
@@ -150,7 +153,6 @@ static int parent_step(uint32_t op, struct launched *l, const uint8_t *child_fro
             plan.in_child = 1;
             plan.go_fd = l->go[0];
             close(l->go[1]);
-            setrlimit(RLIMIT_NOFILE, &caller_files);
             plan.step_number = steps;
             walk(child_from, child_to);
         }
@@ -172,7 +174,7 @@ static int parent_step(uint32_t op, struct launched *l, const uint8_t *child_fro
     }
     if (op == OP_IDMAP)
         return idmap(descriptor(), l->pid);
-    return errno = EBADMSG, -1;
+    return outside_step(op, l->pid > 0 ? l->pid : 0);
 }
 
 static void launch(const uint8_t *steps, const struct header *h) {
@@ -262,9 +264,11 @@ int main(void) {
     umask(0);
     if (chdir("/") < 0) /* the caller's working directory stays the caller's */
         return 1;
-    getrlimit(RLIMIT_NOFILE, &caller_files);
-    struct rlimit all_files = {caller_files.rlim_max, caller_files.rlim_max};
-    setrlimit(RLIMIT_NOFILE, &all_files);
+    struct rlimit files;
+    getrlimit(RLIMIT_NOFILE, &files);
+    plan.soft_files = files.rlim_cur;
+    files.rlim_cur = files.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &files);
     children[0] = (struct pollfd){.fd = 0, .events = POLLIN};
     for (;;) {
         if (poll(children, (nfds_t)child_count + 1, -1) < 0 && errno != EINTR)

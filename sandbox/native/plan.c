@@ -200,7 +200,6 @@ static void take(enum op op) {
     case OP_HOSTNAME: { const char *name = text(); check(sethostname(name, strlen(name))); return; }
     case OP_DOMAINNAME: { const char *name = text(); check(setdomainname(name, strlen(name))); return; }
     case OP_SYSCTL: return step_sysctl();
-    case OP_OOM_SCORE: return step_oom_score();
     case OP_UMASK: umask((mode_t)number()); return;
     case OP_BOUNDING: return step_bounding();
     case OP_SECUREBITS: check(prctl(PR_SET_SECUREBITS, number(), 0, 0, 0)); return;
@@ -221,6 +220,13 @@ static void take(enum op op) {
     case OP_FIND: return step_find();
     case OP_WAIT_START: return step_wait_start();
     case OP_PRESERVE: return step_preserve();
+    case OP_HOST_PROC: return step_host_proc();
+    case OP_TIME_OFFSETS: return step_time_offsets();
+    case OP_LABEL: return step_label();
+    case OP_PERSONALITY: return step_personality();
+    case OP_MEMORY_POLICY: return step_memory_policy();
+    case OP_HOOK: return step_hook();
+    case OP_CLOSE: put(slot_number(), -1); return;
     default: failed_with(EBADMSG); /* CLONE, PLACE, WRITE_MAPS and the like are the launcher's own */
     }
 }

@@ -22,7 +22,9 @@
     X(MASK) X(READ_ONLY) X(WRITE_FILE) X(PIVOT) X(SESSION) X(KEYRING) X(RLIMIT) X(HOSTNAME) X(DOMAINNAME) X(SYSCTL)    \
     X(OOM_SCORE) X(UMASK) X(BOUNDING) X(SECUREBITS) X(CAPABILITIES) X(AMBIENT) X(NO_NEW_PRIVS) X(DUMPABLE)             \
     X(TERMINAL) X(STDIO) X(OWN_STDIO) X(SECCOMP) X(WORKING_DIRECTORY) X(READY) X(INIT) X(EXECUTE) X(LOOPBACK)          \
-    X(IDMAP) X(GUARD) X(JOIN_FIRST) X(HOLD) X(FIND) X(WAIT_START) X(PRESERVE)
+    X(IDMAP) X(GUARD) X(JOIN_FIRST) X(HOLD) X(FIND) X(WAIT_START) X(PRESERVE) X(RLIMIT_ROOM)            \
+    X(SCHEDULER) X(IO_PRIORITY) X(AFFINITY) X(HOST_PROC) X(TIME_OFFSETS) X(LABEL) X(PERSONALITY) X(MEMORY_POLICY)      \
+    X(HOOK) X(CLOSE)
 
 enum op {
 #define X(name) OP_##name,
@@ -31,7 +33,10 @@ enum op {
     OP_COUNT
 };
 
-enum message { CLONED = 1, PREPARED, FAILED, TERMINAL_MASTER, STREAM, HELD };
+enum message { CLONED = 1, PREPARED, FAILED, TERMINAL_MASTER, STREAM, HELD, HOOK_SAID };
+
+/* In place of an errno: how a hook ended, as waitpid(2) says it. */
+enum { HOOK_STATUS = 0x10000 };
 
 enum { SLOTS = 2048, MAX_PACKET = 196608 };
 
@@ -62,6 +67,7 @@ struct plan {
     int go_fd;    /* the launcher's word that the id maps are written */
     int in_child; /* this is a new process, not the launcher */
     int pivoted;
+    uint64_t soft_files; /* the caller's limit of open files, for the program; the launcher takes all that it may */
     int slots_used;
     int slot[SLOTS]; /* last: what would be written past it is past the whole, where sanitizers see it */
 };
@@ -100,5 +106,11 @@ _Noreturn void walk(const uint8_t *from, const uint8_t *to);
 
 /* launcher.c: nothing that the launcher guards outlives it. */
 void kill_all(void);
+
+/* launcher.c: /proc/PID/NAME, of this process where `pid` is 0; names are ours and short */
+void proc_path(char path[64], pid_t pid, const char *name);
+
+/* attributes.c: a step of the first list about the new process, or about the launcher itself before it has cloned (0). -1 with errno. */
+int outside_step(uint32_t op, pid_t pid);
 
 #endif

@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -30,6 +31,10 @@ void step_wait_maps(void) {
         _exit(125); /* the launcher is gone, or could not write the maps and has said so */
     close(plan.go_fd);
     plan.go_fd = -1;
+    struct rlimit files; /* now that the launcher has done all that it does with this process's limits */
+    check(getrlimit(RLIMIT_NOFILE, &files));
+    files.rlim_cur = plan.soft_files;
+    check(setrlimit(RLIMIT_NOFILE, &files));
 }
 
 void step_wait_supervisor(void) {

@@ -48,11 +48,20 @@ void step_bounding(void);
 void step_capabilities(void);
 void step_ambient(void);
 void step_seccomp(void);
-void step_sysctl(void);
-void step_oom_score(void);
 void step_loopback(void);
 
 void load_filter(unsigned flags, const char *program, uint64_t n);
+
+/* attributes.c: what goes through procfs, and what else execve(2) keeps */
+void step_host_proc(void);
+void step_sysctl(void);
+void step_time_offsets(void);
+void step_label(void);
+void step_personality(void);
+void step_memory_policy(void);
+
+/* hooks.c */
+void step_hook(void);
 
 /* process.c: the hand-shake, descriptors and streams, the init, the program */
 void step_join(void);
