@@ -162,6 +162,8 @@ COMMANDS: dict[str, tuple[int, int, dict[str, Row]]] = {
 
 #: commands whose arguments may look like options
 _ORDERED = ("exec", "ps")
+#: numbers of which -1 means nothing
+UNSIGNED = ("preserve-fds", "additional-gids", "blkio-weight")
 #: commands whose first argument isn't the name of a container
 NAMELESS = ("completion", "help")
 _TRUE = ("1", "t", "T", "true", "True", "TRUE")
@@ -369,6 +371,8 @@ def _take(name: str, flag: str, text: str, table: dict[str, Row], given: dict[st
         given[name] = seconds(flag, text)
     else:
         number = _number(flag, text)
+        if number < 0 and name in UNSIGNED:
+            raise UsageError(f"{flag} is {number}", hint="it can't be below 0")
         given[name] = given[name] + (number,) if kind == NUMBERS else number
 
 

@@ -96,6 +96,10 @@ def _failed(error: Exception, invocation: Invocation | None) -> int:
 def _told(error: Exception) -> StockadeError:
     """Give the error as one line with a remedy."""
     if isinstance(error, StockadeError):
+        # Podman and dockerd make 127 of these words, wherever they stand, and of no exit code. ("Permission denied" is
+        # their 126: the kernel's own word, so it is there where it is true.)
+        if error.exit_code == 127 and "no such file or directory" not in error.message.lower():
+            error.message += ": no such file or directory"
         return error
     if isinstance(error, OSError):
         from stockade.sandbox.remedies import EXHAUSTED

@@ -177,7 +177,7 @@ def text(command: str = "") -> str:
 def _of_all() -> str:
     lines = [f"Usage: {PROGRAM} [OPTIONS] COMMAND [OPTIONS] [ARGUMENTS]", ""]
     lines += [
-        "An OCI runtime with the command line of runc and crun, for Podman, Docker, containerd and Kubernetes.",
+        "An OCI runtime with runc's and crun's command line, for Podman, Docker, containerd and Kubernetes.",
         "",
     ]
     lines += ["Commands:", *_columns([(name, ABOUT[name][1]) for name in COMMANDS]), ""]
