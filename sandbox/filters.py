@@ -56,7 +56,7 @@ def program_for(profile: str, capabilities: Iterable[str], arch: str = "") -> Fi
     `arch` is a uname(2) machine, by default this one. Raises UsageError for a profile that can't be read or understood,
     StockadeError for one that can't be compiled to a correct program.
     """
-    machine = _machine(arch)
+    machine = machine_name(arch)
     path = profile_path(profile)
     data = _read(path)
     held = sorted(set(capabilities))
@@ -70,7 +70,7 @@ def program_for(profile: str, capabilities: Iterable[str], arch: str = "") -> Fi
         resolved = filters_profile.resolve(filters_profile.parse(data, path), held, machine)
         return _compile(filters_profile.config(resolved, path), machine, "range")
 
-    return _cached(parts, make)
+    return cached(parts, make)
 
 
 def compile_filter(config: LinuxSeccomp | Mapping[str, Any], arch: str = "", compiler: str = "range") -> Filter:
@@ -78,14 +78,14 @@ def compile_filter(config: LinuxSeccomp | Mapping[str, Any], arch: str = "", com
 
     With `compiler` "libseccomp" its program is taken if it passes the verification, else our own; `note` says so.
     """
-    machine = _machine(arch)
+    machine = machine_name(arch)
     if not isinstance(config, Record):
         from stockade.sandbox import filters_profile
 
         config = filters_profile.config(config)
     settings = config
     parts = [_VERSION, __version__.encode(), machine.encode(), compiler.encode(), repr(settings).encode()]
-    return _cached(parts, lambda: _compile(settings, machine, compiler))
+    return cached(parts, lambda: _compile(settings, machine, compiler))
 
 
 def resolve(
@@ -97,7 +97,7 @@ def resolve(
     if isinstance(profile, str):
         path = profile_path(profile)
         profile = filters_profile.parse(_read(path), path)
-    return filters_profile.resolve(profile, capabilities, _machine(arch), kernel)
+    return filters_profile.resolve(profile, capabilities, machine_name(arch), kernel)
 
 
 def default_profile(capabilities: Iterable[str], arch: str = "") -> LinuxSeccomp:
@@ -136,7 +136,8 @@ def _compile(config: LinuxSeccomp, machine: str, compiler: str) -> Filter:
     return Filter(bpf.pack(program), policy.flags, "range", note)
 
 
-def _cached(parts: list[bytes], make: Callable[[], Filter]) -> Filter:
+def cached(parts: list[bytes], make: Callable[[], Filter]) -> Filter:
+    """Give what was made for these parts before, else make and keep it."""
     # Each part's length goes before it, so that no two lists of parts give one key.
     key = cache.sha256(b"".join([b"%d:%s" % (len(part), part) for part in parts]))
     stored = cache.get(_KIND, key)
@@ -149,7 +150,7 @@ def _cached(parts: list[bytes], make: Callable[[], Filter]) -> Filter:
     return made
 
 
-def _machine(arch: str) -> str:
+def machine_name(arch: str) -> str:
     machine = arch or os.uname().machine
     return syscalls.ALIASES.get(machine, machine)
 

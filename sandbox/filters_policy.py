@@ -47,6 +47,7 @@ class Table(Record):
     """The rules of one AUDIT_ARCH number by call number. `other` is for numbers with none, `x32` for those of x32.
 
     x32's numbers are those from X32_BIT on but for -1, as libseccomp has it; without x32, `x32` equals `other`.
+    `ranges` are numbers without rules, (first, last, return value), that have an answer of their own.
     """
 
     audit: int
@@ -54,9 +55,13 @@ class Table(Record):
     calls: Mapping[int, tuple[Rule, ...]]
     other: int
     x32: int
+    ranges: tuple[tuple[int, int, int], ...] = ()
 
     def default(self, nr: int) -> int:
         """Give the return value for a number that has no rules or none that matches."""
+        for first, last, value in self.ranges:
+            if first <= nr <= last:
+                return value
         return self.x32 if nr >= syscalls.X32_BIT and nr != _SKIP else self.other
 
 

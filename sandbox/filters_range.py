@@ -51,11 +51,12 @@ def compile_policy(policy: Policy) -> bpf.Program:
 
 
 def _number_ranges(out: _Assembler, table: Table) -> Ranges:
-    default = ~table.other
-    starts: dict[int, Target] = {0: default}
+    turns = {0}
     if table.x32 != table.other:
-        starts[0x40000000] = ~table.x32
-        starts[_WORD] = default
+        turns |= {0x40000000, _WORD}
+    for first, last, _ in table.ranges:
+        turns |= {first, min(last + 1, _WORD)}
+    starts: dict[int, Target] = {number: ~table.default(number) for number in turns}
     answers = {}
     for nr in sorted(table.calls, reverse=True):
         answers[nr] = _Rules(out, table, nr).target()

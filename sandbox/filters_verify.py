@@ -59,6 +59,7 @@ def verify(program: bpf.Program, policy: Policy) -> int:
 def _numbers(program: bpf.Program, policy: Policy) -> list[int]:
     known = {nr for table in policy.tables for nr in table.calls}
     for table in policy.tables:
+        known.update(number for first, last, _ in table.ranges for number in (first, last))
         for architecture in syscalls.ALL:
             if architecture.audit == table.audit:
                 known.update(syscalls.names(architecture.name))
