@@ -1,0 +1,78 @@
+"""Engines, each started once a session, in a world that ends with it; `pytest tests/kernel/clients` drives them all.
+
+A test gets `podman`, `rootless`, `docker`, … and asserts what is seen inside the container. At its end the fixture
+asserts that the runtime under test made a container meanwhile: its directory of states has changed.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.kernel.clients import engines
+from tests.kernel.clients.world import World
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+def _changed(states: Path) -> int:
+    """Say when an entry was last made in or taken from a directory, in ns; 0 when there is none yet."""
+    return states.stat().st_mtime_ns if states.exists() else 0
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a tar file with the image of all containers."""
+    return engines.image(tmp_path_factory.mktemp("image"))
+
+
+@pytest.fixture(scope="session")
+def _reachable(unprivileged: pwd.struct_passwd) -> pwd.struct_passwd:
+    """Give the unprivileged user, who can start the runtime under test."""
+    assert os.access(engines.RUNTIME, os.X_OK), f"there is no {engines.RUNTIME}: run ./dev setup"
+    return unprivileged
+
+
+@pytest.fixture(scope="session")
+def _podman_world() -> Iterator[World]:
+    world = World("podman", {}, engines.LEAVE_OUT)
+    try:
+        yield world
+    finally:
+        world.end()
+
+
+@pytest.fixture(scope="session")
+def _podman(_podman_world: World, archive: Path) -> engines.Podman:
+    return engines.Podman(_podman_world, archive)
+
+
+@pytest.fixture(scope="session")
+def _rootless(_podman: engines.Podman, archive: Path, _reachable: pwd.struct_passwd) -> engines.Podman:
+    return engines.Podman(_podman.world, archive, _reachable)
+
+
+def _used(engine: engines.Podman) -> Iterator[engines.Podman]:
+    before = _changed(engine.state(""))
+    try:
+        yield engine
+    finally:
+        engine.clean()
+    assert _changed(engine.state("")) > before, f"no container of {engines.RUNTIME} came or went"
+
+
+@pytest.fixture
+def podman(_podman: engines.Podman) -> Iterator[engines.Podman]:
+    """Give Podman as root; its containers end with the test."""
+    yield from _used(_podman)
+
+
+@pytest.fixture
+def rootless(_rootless: engines.Podman) -> Iterator[engines.Podman]:
+    """Give Podman as the unprivileged user; its containers end with the test."""
+    yield from _used(_rootless)
