@@ -15,7 +15,7 @@ from stockade.sandbox.oci.write import key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from stockade.sandbox.oci.spec import Linux, LinuxSeccomp, Process, Spec
+    from stockade.sandbox.oci.spec import Linux, Process, Spec
 
 #: sysctls of the IPC namespace, ipc_namespaces(7)
 IPC_SYSCTLS = frozenset(
@@ -88,8 +88,6 @@ def _check(spec: Spec) -> None:
         raise Invalid(".linux.timeOffsets", "needs a time namespace in $.linux.namespaces")
     if linux.sysctl:
         _sysctls(linux)
-    if linux.seccomp is not None:
-        _notify(linux.seccomp)
     _unsupported(linux)
 
 
@@ -131,15 +129,6 @@ def _own_network(linux: Linux) -> bool:
     except OSError as error:
         raise Invalid(".linux.namespaces", f"network namespace {namespace.path}: {error.strerror}") from None
     return (theirs.st_dev, theirs.st_ino) != (ours.st_dev, ours.st_ino)
-
-
-def _notify(seccomp: LinuxSeccomp) -> None:
-    """Demand a listener for SCMP_ACT_NOTIFY, without which every such call fails with ENOSYS, seccomp_unotify(2)."""
-    if seccomp.default_action == "SCMP_ACT_NOTIFY":
-        raise Invalid(".linux.seccomp.defaultAction", "SCMP_ACT_NOTIFY would stop the container's own start")
-    for index, call in enumerate(seccomp.syscalls):
-        if call.action == "SCMP_ACT_NOTIFY" and not seccomp.listener_path:
-            raise Invalid(".linux.seccomp.listenerPath", f"missing: syscalls[{index}] has SCMP_ACT_NOTIFY")
 
 
 def _unsupported(linux: Linux) -> None:

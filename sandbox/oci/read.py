@@ -49,8 +49,8 @@ def loads(data: bytes, name: str = "config.json", warnings: list[str] | None = N
     return read_spec(data, name, warnings)
 
 
-def bundle(data: bytes, name: str, warnings: list[str]) -> Spec:
-    """Read a config.json from which a container is to be made: what can't be done is refused, too.
+def bundle(data: object, name: str, warnings: list[str]) -> Spec:
+    """Read a config.json, bytes or decoded, to make a container of: what can't be done is refused, too.
 
     What the specification has runtimes tolerate is mended and told in `warnings`, one line each. Raises UsageError.
     """
@@ -77,14 +77,17 @@ def read_resources(data: object, name: str) -> LinuxResources:
     return found
 
 
-def read(kind: type[Any], data: object, name: str) -> Any:
-    """Give a record of class `kind` of decoded JSON, or of its bytes. Raises UsageError."""
+def read(kind: type[Any], data: object, name: str, at: str = "$") -> Any:
+    """Give a record of class `kind` of decoded JSON, or of its bytes. Raises UsageError.
+
+    `at` is where in the file called `name` the data stands.
+    """
     if isinstance(data, bytes):
         data = lean_json.loads(data, name)
     try:
         return _record(kind, data)
     except Invalid as error:
-        raise UsageError(f"{name}: ${error.path}: {error.message}") from None
+        raise UsageError(f"{name}: {at}{error.path}: {error.message}") from None
 
 
 def _record(kind: type[Record], data: object) -> Record:

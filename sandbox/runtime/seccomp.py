@@ -1,4 +1,4 @@
-"""The seccomp program of a container from its `linux.seccomp`, with the meaning that runc and crun give it by libseccomp.
+"""The seccomp program of a container from its `linux.seccomp`, which means what it means to runc and libseccomp.
 
 Compiled by our range compiler and run against its meaning before use (see filters.py), and kept by the hash of the
 section: a hit imports no compiler. Where the specification leaves room, runc 1.2 and libseccomp 2.5 have decided, and
@@ -36,6 +36,8 @@ _NEW_LISTENER = 1 << 3  # SECCOMP_FILTER_FLAG_NEW_LISTENER, seccomp(2)
 _ENOSYS = 38
 _WORD = 0xFFFFFFFF
 
+#: where a section stands that was taken out of its file
+CONFIG, PATH = "config.json", "$.linux.seccomp"
 #: SCMP_ACT_NOTIFY on these would stop whoever hands the listener over, as runc has it for write(2)
 NOT_NOTIFIED = ("write",)
 
@@ -69,15 +71,10 @@ def policy(config: LinuxSeccomp, machine: str) -> Policy:
 def _make(section: LinuxSeccomp | Mapping[str, Any], machine: str) -> filters.Filter:
     from stockade.sandbox import filters_range, filters_verify
     from stockade.sandbox.linux import bpf
-    from stockade.sandbox.linux.record import Record
     from stockade.sandbox.oci import read
     from stockade.sandbox.oci.spec import LinuxSeccomp
 
-    config: LinuxSeccomp
-    if isinstance(section, Record):
-        config = section  # type: ignore[assignment]
-    else:
-        config = read.read(LinuxSeccomp, section, "linux.seccomp")
+    config = section if isinstance(section, LinuxSeccomp) else read.read(LinuxSeccomp, section, CONFIG, PATH)
     _refuse_unhandled(config)
     meant = policy(config, machine)
     found = filters_range.compile_policy(meant)
@@ -87,12 +84,15 @@ def _make(section: LinuxSeccomp | Mapping[str, Any], machine: str) -> filters.Fi
 
 def _refuse_unhandled(config: LinuxSeccomp) -> None:
     if config.default_action == "SCMP_ACT_NOTIFY":
-        raise UsageError("seccomp: SCMP_ACT_NOTIFY as the default action would stop the container's own start")
-    for call in config.syscalls:
+        raise UsageError(f"{CONFIG}: {PATH}.defaultAction: SCMP_ACT_NOTIFY would stop the container's own start")
+    for index, call in enumerate(config.syscalls):
         if call.action == "SCMP_ACT_NOTIFY":
+            if not config.listener_path:  # each such call would fail with ENOSYS, seccomp_unotify(2)
+                raise UsageError(f"{CONFIG}: {PATH}.listenerPath: missing, syscalls[{index}] has SCMP_ACT_NOTIFY")
             for name in NOT_NOTIFIED:
                 if name in call.names:
-                    raise UsageError(f"seccomp: SCMP_ACT_NOTIFY on {name} would stop the container's own start")
+                    where = f"{CONFIG}: {PATH}.syscalls[{index}]"
+                    raise UsageError(f"{where}: SCMP_ACT_NOTIFY on {name} would stop the container's own start")
 
 
 def _flags(config: LinuxSeccomp, given: int, *, listener: bool) -> int:

@@ -37,21 +37,6 @@ def refused(data: bytes) -> str:
         (config({"timeOffsets": {"monotonic": {"secs": 1}}}), "$.linux.timeOffsets: needs a time namespace"),
         (config({"intelRdt": {}}), "$.linux.intelRdt: Intel RDT is not supported"),
         (config({"netDevices": {"eth0": {"name": "a"}}}), "$.linux.netDevices: moving network devices"),
-        (
-            config({"seccomp": {"defaultAction": "SCMP_ACT_NOTIFY"}}),
-            "$.linux.seccomp.defaultAction: SCMP_ACT_NOTIFY would stop",
-        ),
-        (
-            config(
-                {
-                    "seccomp": {
-                        "defaultAction": "SCMP_ACT_ALLOW",
-                        "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}],
-                    }
-                }
-            ),
-            "$.linux.seccomp.listenerPath: missing",
-        ),
     ],
 )
 def test_a_section_that_contradicts_another_is_refused_with_its_path(data: bytes, message: str) -> None:
