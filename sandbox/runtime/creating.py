@@ -16,7 +16,7 @@ from stockade.sandbox.linux.record import Record
 from stockade.sandbox.oci import lean_json, read
 from stockade.sandbox.plan import Options, plan
 from stockade.sandbox.plan_identity import process_of
-from stockade.sandbox.runtime import caller, console, state
+from stockade.sandbox.runtime import caller, console, logs, state
 from stockade.sandbox.steps_process import WaitStart
 
 TYPE_CHECKING = False
@@ -68,7 +68,11 @@ def bundle(invocation: Invocation) -> Bundle:
     found = lean_json.loads(data, name)
     linux = found.get("linux") if isinstance(found, dict) else None
     seccomp = linux.pop("seccomp", None) if isinstance(linux, dict) else None
-    return Bundle(path, data, _absolute(read.read_spec(found, name), path), seccomp)
+    warnings: list[str] = []
+    spec = read.bundle(found, name, warnings)
+    for warning in warnings:
+        logs.warn(f"{name}: {warning}")
+    return Bundle(path, data, _absolute(spec, path), seccomp)
 
 
 def _whole(descriptor: int) -> bytes:
@@ -214,7 +218,7 @@ class Maker:
         )
 
     def _filter(self) -> tuple[bytes, int]:
-        if not self.bundle.seccomp:
+        if self.bundle.seccomp is None:
             return b"", 0
         from stockade.sandbox.runtime import seccomp
 

@@ -88,7 +88,7 @@ def test_reading_a_configuration_imports_nothing_that_costs_milliseconds() -> No
 import sys
 sys.path = {sys.path}
 from stockade.sandbox.oci import read
-read.bundle({data}, "config.json", [])
+read.bundle({data!r}, "config.json", [])
 print(*sys.modules)
 """
     done = subprocess.run([sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True, check=True)
