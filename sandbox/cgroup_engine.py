@@ -184,11 +184,11 @@ class _Maker(_Groups):
     def _make_v2(self, hierarchy: Hierarchy, wanted: set[str]) -> str:
         """Pass controllers on from the top as far as we may, and make the group.
 
-        On a hybrid host only those that a limit needs: the others are nobody's business there.
+        On a hybrid host only those that a limit needs, and in a unit, to which systemd delegates those that it knows.
         """
         path, base = hierarchy.directory, self._base(hierarchy)
         offered = frozenset(hierarchy.controllers)
-        controllers = offered & wanted if self.where.hybrid else offered
+        controllers = offered & wanted if self.where.hybrid or self.place.owned else offered
         below = base[len(path) :].strip("/")
         parts = (*below.split("/"), *self.place.parts) if below else self.place.parts
         for depth, part in enumerate(parts):
@@ -262,8 +262,8 @@ def _put(path: str, text: str) -> None:
 def _enable(directory: str, controllers: frozenset[str]) -> None:
     """Pass controllers on to the children; one that can't be is missed by the limit that needs it, if there is one."""
     file = f"{directory}/cgroup.subtree_control"
+    missing = controllers - frozenset(cgroups.read_text(file).split())
     try:
-        missing = controllers - frozenset(cgroups.read_text(file).split())
         if missing:
             _put(file, cgroup_place.enabling(missing))
     except OSError:
@@ -361,8 +361,11 @@ def update(cgroup: EngineCgroup, resources: LinuxResources) -> dict[str, str]:
     """
     made = _Groups(_layout_of(cgroup))
     made.groups = {group.hierarchy: group for group in cgroup.groups}
-    resources = _completed(made, resources)
-    return _apply(made, cgroup_limits.writes(resources, made.version_of, literal=True))
+    resources, current = _completed(made, resources)
+    writes = cgroup_limits.writes(resources, made.version_of, literal=True)
+    if cgroup.unit:
+        cgroup.unit.update(resources, made.version_of("memory"), current=current)
+    return _apply(made, writes)
 
 
 def _layout_of(cgroup: EngineCgroup) -> Layout:
@@ -374,21 +377,26 @@ def _layout_of(cgroup: EngineCgroup) -> Layout:
     return cgroups.Layout(tuple(group.hierarchy for group in cgroup.groups))
 
 
-def _completed(made: _Groups, resources: LinuxResources) -> LinuxResources:
-    """Fill in from the kernel what a value of cgroup2 says together with another: quota and period, swap and memory."""
+def _completed(made: _Groups, resources: LinuxResources) -> tuple[LinuxResources, tuple[int, int]]:
+    """Fill in from the kernel what a value of cgroup2 says together with another: quota and period, swap and memory.
+
+    Gives the memory limit and the CPU period that hold before, too; 0 where there is none.
+    """
     cpu, memory = resources.cpu, resources.memory
+    limit = period = 0
     if cpu and bool(cpu.quota) != bool(cpu.period) and made.version_of("cpu") == 2:
-        quota, period = cgroup_tree.read(made.group_of("cpu").fd, "cpu.max").split()
-        quota_now = -1 if quota == "max" else int(quota)
-        cpu = cpu.replace(quota=cpu.quota or quota_now, period=cpu.period or int(period))
+        quota_text, period_text = cgroup_tree.read(made.group_of("cpu").fd, "cpu.max").split()
+        quota, period = -1 if quota_text == "max" else int(quota_text), int(period_text)
+        cpu = cpu.replace(quota=cpu.quota or quota, period=cpu.period or period)
     if memory and made.version_of("memory") == 2:
         fd = made.group_of("memory").fd
+        text = cgroup_tree.read(fd, "memory.max").strip()
+        limit = int(text) if text.isdigit() else 0
         if memory.swap and memory.swap > 0 and not memory.limit:
-            limit = cgroup_tree.read(fd, "memory.max").strip()
-            memory = memory.replace(limit=None if limit == "max" else int(limit))
+            memory = memory.replace(limit=limit)
         if memory.check_before_update and memory.limit and memory.limit > 0:
             _check_usage(fd, memory.limit)
-    return resources.replace(cpu=cpu, memory=memory)
+    return resources.replace(cpu=cpu, memory=memory), (limit, period)
 
 
 def _check_usage(fd: int, limit: int) -> None:

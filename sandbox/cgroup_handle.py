@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Protocol
 
+    from stockade.sandbox.oci.spec import LinuxResources
+
     class Unit(Protocol):
         """What else holds the groups: systemd's unit."""
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
         def started(self) -> None: ...  # noqa: D102 - the container's first process is in the groups
 
         def stop(self) -> None: ...  # noqa: D102 - StockadeError
+
+        def update(self, resources: LinuxResources, version: int, *, current: tuple[int, int]) -> None: ...  # noqa: D102 - StockadeError
 
 
 class EngineCgroup(Cgroup):
@@ -102,15 +106,14 @@ class EngineCgroup(Cgroup):
         """Remove the groups, and what the container nested in them; whether all are gone.
 
         A group with live processes stays: `kill` first. A group's directory is empty as a rule, and then one rmdir(2)
-        each is all. systemd's unit is stopped after that, which takes its own group away.
+        each is all. systemd's unit is stopped first, which takes its own group away. StockadeError if it can't be.
         """
+        if self.unit:
+            self.unit.stop()
         deadline = time.monotonic() + timeout
         left = [group for group in self.groups if not _removed(group.path)]
         gone = [remove_group(group, deadline, parents=parents) for group in left]
         self.close()
-        if self.unit:
-            self.unit.stop()
-            return not self.exists()
         return all(gone)
 
     def below(self, words: Iterable[str]) -> EngineCgroup:

@@ -1,0 +1,67 @@
+"""A container's control groups by whichever driver the command line asks for: cgroupfs, systemd, or none."""
+
+from __future__ import annotations
+
+from stockade.errors import StockadeError
+from stockade.sandbox import cgroup_engine
+from stockade.sandbox.cgroup_handle import EngineCgroup
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from stockade.sandbox.oci.spec import LinuxResources, Spec
+    from stockade.sandbox.runtime.arguments import Invocation
+
+
+def create(invocation: Invocation, spec: Spec, identity: str) -> EngineCgroup:
+    """Make the groups of a container with their limits, cgroup.procs of each open for the launcher.
+
+    Call `started` of its unit, if it has one, once a process of the container is in the groups. StockadeError; nothing
+    is left then.
+    """
+    path, resources = spec.linux.cgroups_path, spec.linux.resources
+    if invocation.cgroup_manager == "disabled":
+        _refuse_limits(resources)
+        return EngineCgroup("", ())
+    rootless = cgroup_engine.rootless(invocation.rootless)
+    if not invocation.systemd_cgroup:
+        return cgroup_engine.create(cgroup_engine.place(path, identity), resources, rootless=rootless)
+    from stockade.sandbox.runtime import systemd
+
+    user = not cgroup_engine.privileged()
+    scope, place = systemd.start(
+        systemd.Name(path, identity, user=user),
+        resources,
+        spec.annotations,
+        description=f"stockade container {identity}",
+        user=user,
+    )
+    try:
+        return cgroup_engine.create(place, resources, rootless=rootless, unit=scope)
+    except BaseException:
+        scope.stop()
+        raise
+
+
+def _refuse_limits(resources: LinuxResources | None) -> None:
+    from stockade.sandbox.cgroup_limits import writes
+
+    asked = [write.limit for write in writes(resources, lambda _: 2, literal=True) if not write.implied]
+    if asked:
+        raise StockadeError(
+            f"{asked[0]} can't be enforced: cgroups are disabled", hint="leave --cgroup-manager disabled out"
+        )
+
+
+def reopen(record: Iterable[str]) -> EngineCgroup:
+    """Give the groups that `EngineCgroup.record` tells of, with their unit; nothing is opened yet. StockadeError."""
+    lines = list(record)
+    cgroup = cgroup_engine.reopen(lines)
+    for line in lines:
+        if line.startswith("@"):
+            from stockade.sandbox.runtime import systemd
+
+            whose, _, name = line[1:].partition(":")
+            cgroup.unit = systemd.Scope(name, user=whose == "user")
+    return cgroup
