@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 else:
     import _signal  # without the enumerations of `signal`, which cost 4 ms
 
-CLONED, PREPARED, FAILED, TERMINAL_MASTER, STREAM, HELD = 1, 2, 3, 4, 5, 6
+CLONED, PREPARED, FAILED, TERMINAL_MASTER, STREAM, HELD, HOOK_SAID = 1, 2, 3, 4, 5, 6, 7
 RELEASE = 0x454C4552
 PACKET_LIMIT = 190_000
 MFD_CLOEXEC, MFD_ALLOW_SEALING, MFD_EXEC = 1, 2, 0x10
@@ -219,6 +219,8 @@ def begin(launcher: Launcher, encoded: Encoded, descriptors: Sequence[int]) -> P
     """Ask the launcher for a process and don't wait for it."""
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
     pending, memfd = Pending(ours, encoded, launcher), -1
+    given = zip(encoded.plan.inputs, descriptors, strict=True)
+    pending.namespaces = [descriptor for wanted, descriptor in given if wanted.kind == "namespace"]
     try:
         with_socket = [theirs.fileno(), *descriptors]
         parent, child = encoded.parent, encoded.child
@@ -252,6 +254,8 @@ class Pending:
         self.pid = self.pidfd = self.terminal = -1
         self.compared = self.ended = self.released = False
         self.streams: dict[int, int] = {}
+        self.namespaces: list[int] = []
+        self.said = b""
         self.last: tuple[Step, ...] = ()
         self.cloned: Callable[[int], None] | None = None
         self.held: Callable[[int], None] | None = None
@@ -382,6 +386,9 @@ class Pending:
             self.terminal = received
         elif kind == STREAM:
             self.streams[value] = received
+        elif kind == HOOK_SAID:
+            self.said = os.pread(received, 1024, 0)
+            os.close(received)
         elif received >= 0:
             self.pid, self.pidfd = value, received
         self.ended = kind == FAILED
@@ -395,7 +402,7 @@ class Pending:
         if kind == FAILED:
             from stockade.sandbox.remedies import failure
 
-            raise failure(self.plan.steps + self.last, step, error)
+            raise failure(self.plan.steps + self.last, step, error, self.said)
         if kind == CLONED:
             if self.cloned is not None:
                 self.cloned(self.pid)
@@ -410,7 +417,7 @@ class Pending:
             self.socket.send(b"g")
         elif kind == PREPARED:
             try:
-                self.check.before(self.pid)
+                self.check.before(self.pid, self.namespaces)
             except (FileNotFoundError, ProcessLookupError) as error_:
                 raise self._gone() from error_
             self.compared = True

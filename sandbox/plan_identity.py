@@ -30,8 +30,9 @@ class Expected(Record):
     """What must be read from /proc: `before` when the process stands ready, `after` once the program runs.
 
     The sets are masks. `uid` and `gid` are the container's; `uid_map`, `gid_map` as (inside, outside, size), empty
-    where the user namespace is shared. `new` holds OCI types of namespaces that must differ from ours. `read_only` are
-    mount points that must be read-only, `filtered` whether a filter must be there.
+    where the user namespace is not new. `new` holds OCI types of namespaces that must differ from ours, `joined` types
+    and paths of those that must be the ones named. `read_only` are mount points that must be read-only, `filtered`
+    whether a filter must be there.
     """
 
     before: capabilities.Sets
@@ -44,6 +45,7 @@ class Expected(Record):
     no_new_privs: bool
     filtered: bool
     read_only: tuple[str, ...]
+    joined: tuple[tuple[str, str], ...] = ()
 
 
 def map_text(mappings: Sequence[oci.LinuxIDMapping]) -> str:
@@ -135,9 +137,11 @@ def expected(spec: oci.Spec, new: Sequence[str], options: Options) -> Expected:
     """Give what the supervisor compares with /proc."""
     process = process_of(spec)
     filtered = bool(options.filter_program)
-    read_only = [m.destination for m in spec.mounts if {"ro", "rro"} & set(m.options)]
-    if root_of(spec).readonly:
-        read_only.append("/")
+    read_only = []
+    if "mount" in new:
+        read_only = [m.destination for m in spec.mounts if {"ro", "rro"} & set(m.options)]
+        if root_of(spec).readonly:
+            read_only.append("/")
     return Expected(
         before=_sets_before(process, filtered=filtered),
         after=wanted_sets(process),
@@ -149,4 +153,5 @@ def expected(spec: oci.Spec, new: Sequence[str], options: Options) -> Expected:
         no_new_privs=process.no_new_privileges,
         filtered=filtered,
         read_only=tuple(read_only),
+        joined=tuple((n.type, n.path) for n in spec.linux.namespaces if n.path),
     )

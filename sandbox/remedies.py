@@ -8,6 +8,7 @@ import os
 from stockade.errors import CannotExecute, ProgramNotFound, StockadeError
 from stockade.sandbox import steps as s
 from stockade.sandbox.host import explain
+from stockade.sandbox.steps_hooks import failed as hook_failed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,10 +17,11 @@ if TYPE_CHECKING:
     from stockade.sandbox.steps import Step
 
 NEWUSER = 0x10000000
+HOOK = "config.json names the hook under $.hooks: repair or remove it there"
 
 
-def failure(steps: Sequence[Step], number: int, error: int) -> StockadeError:
-    """Turn the number of a step and an errno into an error with step, cause and remedy."""
+def failure(steps: Sequence[Step], number: int, error: int, said: bytes = b"") -> StockadeError:
+    """Turn the number of a step and an errno into an error with step, cause and remedy; `said` is a hook's output."""
     if number >= len(steps):
         return StockadeError(f"the launcher stopped at step {number + 1}: {os.strerror(error)}")
     step = steps[number]
@@ -27,6 +29,8 @@ def failure(steps: Sequence[Step], number: int, error: int) -> StockadeError:
         return _cannot_execute(step, error)
     if isinstance(step, s.Find):
         return cannot_execute(step.program, error)
+    if isinstance(step, s.Hook):
+        return StockadeError(hook_failed(step.when, step.index, step.path, error, said), hint=HOOK)
     message = f"step {number + 1} of {len(steps)}, {step}: {os.strerror(error)}"
     return StockadeError(message, hint=remedy(step, error))
 
@@ -64,6 +68,8 @@ def remedy(step: Step, error: int) -> str:
         found = _namespaces(step, error)
         if found:
             return found
+    if isinstance(step, (s.Rlimit, s.RlimitRoom, s.OomScore)) and error in {errno.EPERM, errno.EACCES}:
+        return _limits(step)
     for kinds, code, text in TABLE:
         if isinstance(step, kinds) and error == code:
             return text
@@ -91,6 +97,23 @@ EXHAUSTED = {
     errno.ENOSPC: "a file system is full, or a limit of /proc/sys/user or fs.mount-max is reached",
     errno.EDQUOT: "a quota of the user is used up: of the file system, or of keys (/proc/key-users)",
 }
+
+
+def _limits(step: s.Rlimit | s.RlimitRoom | s.OomScore) -> str:
+    """Say what the caller has itself, who is the one that can't give more."""
+    from stockade.sandbox.linux import procfs
+
+    if isinstance(step, s.OomScore):
+        own = procfs.read("self", "oom_score_adj").decode().strip()
+        return f"the caller has {own}, and going lower needs CAP_SYS_RESOURCE of the host: ask for no less"
+    import resource
+
+    _, hard = resource.getrlimit(step.resource)
+    own = "unlimited" if hard == resource.RLIM_INFINITY else str(hard)
+    return (
+        f"the caller has at most {own}, and a higher limit needs CAP_SYS_RESOURCE of the host: ask for less "
+        f"(--ulimit {step.name}=…; Podman: default_ulimits in containers.conf; Docker: default-ulimits in daemon.json)"
+    )
 
 
 def _namespaces(step: Step, error: int) -> str:
@@ -158,7 +181,6 @@ TABLE: tuple[tuple[type[Step] | tuple[type[Step], ...], int, str], ...] = (
     (s.BindNode, errno.ENODEV, "the host's node is another device: repair /dev of the host"),
     (s.BindNode, errno.ENOENT, "the host has no such device node"),
     (s.MakeNode, errno.EPERM, "making device nodes needs CAP_MKNOD in the initial user namespace"),
-    (s.Rlimit, errno.EPERM, "a limit above the caller's hard limit needs CAP_SYS_RESOURCE: ask for less"),
     (s.Place, errno.EACCES, "the cgroup is not delegated to this user: systemd-run --user --scope -p Delegate=yes"),
     (s.Place, errno.ENOSPC, "the cpuset of the parent group is empty"),
     (s.Sysctl, errno.EACCES, "this sysctl is not of a namespace that the container owns"),
@@ -167,6 +189,24 @@ TABLE: tuple[tuple[type[Step] | tuple[type[Step], ...], int, str], ...] = (
     (s.Seccomp, errno.EACCES, "a filter needs no_new_privs or CAP_SYS_ADMIN"),
     (s.Capabilities, errno.EPERM, "the caller does not hold all of these capabilities itself"),
     (s.Securebits, errno.EPERM, "securebits need CAP_SETPCAP"),
+    (s.Scheduler, errno.EPERM, "this needs CAP_SYS_NICE of the host, and a real-time budget in the container's cgroup"),
+    (s.Scheduler, errno.EINVAL, "the policy does not go with these values: sched(7) has what each takes"),
+    (s.Scheduler, errno.EBUSY, "there is no processor time left to promise, or the affinity leaves processors out"),
+    (s.IoPriority, errno.EPERM, "the real-time class needs CAP_SYS_ADMIN or CAP_SYS_NICE of the host"),
+    (s.Affinity, errno.EINVAL, "none of these processors is one that the process may run on: see cpuset(7)"),
+    (s.HostProc, errno.ENODEV, "what is mounted on /proc here is not a procfs"),
+    (s.Sysctl, errno.EROFS, "/proc/sys is read-only here, and no procfs of one's own may be mounted"),
+    (s.Sysctl, errno.EXDEV, "something is mounted over /proc/sys here, and no procfs of one's own may be mounted"),
+    (s.Sysctl, errno.EINVAL, "the kernel does not take this value for the sysctl"),
+    (s.TimeOffsets, errno.EINVAL, "this kernel has no time namespaces"),
+    (s.TimeOffsets, errno.ERANGE, "an offset would make the clock negative or too large"),
+    (s.TimeOffsets, errno.EPERM, "a time namespace needs CAP_SYS_ADMIN and CAP_SYS_TIME, or a user namespace"),
+    (s.Label, errno.ENOENT, "no such profile is loaded, or no security module is there: apparmor_parser(8) loads one"),
+    (s.Label, errno.EINVAL, "the security module does not know the label"),
+    (s.Label, errno.EACCES, "the caller's own profile does not let it change to this one"),
+    (s.MemoryPolicy, errno.EINVAL, "mode, flags and nodes don't go together, or a node is not there: set_mempolicy(2)"),
+    (s.MemoryPolicy, errno.ENOSYS, "this kernel has no memory policies"),
+    (s.Keyring, errno.EPERM, "a filter on the caller forbids keyctl(2): --no-new-keyring leaves the caller's keys"),
     (s.Keyring, errno.EDQUOT, "the user's quota of keys is used up: see /proc/key-users"),
     (s.Terminal, errno.ENOENT, "a terminal needs a devpts on /dev/pts in the container"),
     (s.Clone, errno.EAGAIN, "the limit of processes is reached: ulimit -u, or pids.max of the caller's cgroup"),

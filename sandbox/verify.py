@@ -13,7 +13,12 @@ from stockade.sandbox.linux import capabilities, process, procfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import TypeAlias
+
     from stockade.sandbox.plan_identity import Expected
+
+    Extents: TypeAlias = tuple[tuple[int, int, int], ...]
 
 #: OCI's type → the name in /proc/PID/ns
 PROC_NAMES = {
@@ -47,22 +52,32 @@ class Check:
     def __init__(self, expected: Expected) -> None:
         """Print what is expected as the kernel would. Raises StockadeError where the program's ids are not mapped."""
         self.expected = expected
-        self.uid, self.gid = _outside(expected.uid_map, expected.uid), _outside(expected.gid_map, expected.gid)
-        ids = (
-            (b"\nUid:" + b"\t%d" * 4 + b"\n") % ((self.uid,) * 4),
-            (b"\nGid:" + b"\t%d" * 4 + b"\n") % ((self.gid,) * 4),
-        )
+        self._ids(expected.uid_map, expected.gid_map)
         no_new_privs = b"\nNoNewPrivs:\t%d\n" % expected.no_new_privs
-        self._before = (*ids, _printed(expected.before), no_new_privs)
+        self._before = (_printed(expected.before), no_new_privs)
         self._after = (_printed(expected.after), no_new_privs, b"\nSeccomp:\t2\n" if expected.filtered else b"")
         maps = (("uid_map", expected.uid_map), ("gid_map", expected.gid_map))
         self._maps = [(name, b"".join([b"%10d %10d %10d\n" % extent for extent in wanted])) for name, wanted in maps]
         self._read_only = [(point, _mangled(point)) for point in expected.read_only]
 
-    def before(self, pid: int) -> None:
-        """Compare ids, sets, no_new_privs, maps, namespaces and read-only mounts. Raises StockadeError."""
+    def _ids(self, uid_map: Extents, gid_map: Extents) -> None:
+        self.uid, self.gid = _outside(uid_map, self.expected.uid), _outside(gid_map, self.expected.gid)
+        self._id_lines = (
+            (b"\nUid:" + b"\t%d" * 4 + b"\n") % ((self.uid,) * 4),
+            (b"\nGid:" + b"\t%d" * 4 + b"\n") % ((self.gid,) * 4),
+        )
+
+    def before(self, pid: int, namespaces: Sequence[int] = ()) -> None:
+        """Compare ids, sets, no_new_privs, maps, namespaces and read-only mounts. Raises StockadeError.
+
+        `namespaces` are the descriptors of those that it was to join, in the order of `Expected.joined`. In a user
+        namespace that was joined, the kernel's own map says which ids are meant: it prints them as we see them.
+        """
+        expected = self.expected
+        if "user" in dict(expected.joined):
+            self._ids(_extents(procfs.read(pid, "uid_map")), _extents(procfs.read(pid, "gid_map")))
         text = procfs.read(pid, "status")
-        for line in self._before:
+        for line in (*self._id_lines, *self._before):
             if line not in text:
                 self._status_before(text)
         for name, wanted in self._maps:
@@ -70,7 +85,9 @@ class Check:
                 found = procfs.read(pid, name)
                 if found != wanted:
                     raise differs(name, wanted.decode(), found.decode())
-        _namespaces(pid, self.expected.new)
+        _namespaces(pid, expected.new)
+        if expected.joined:
+            _joined(pid, expected.joined, namespaces)
         if self._read_only:
             _read_only(pid, self._read_only)
 
@@ -90,8 +107,8 @@ class Check:
             raise differs("the gid outside", self.gid, status.gids)
         if status.caps != expected.before:
             raise _sets_differ(expected.before, status.caps)
-        if bool(status.no_new_privs) != expected.no_new_privs:
-            raise differs("no_new_privs", expected.no_new_privs, status.no_new_privs)
+        if expected.no_new_privs and not status.no_new_privs:  # where we have it all below us do, asked for or not
+            raise differs("no_new_privs", True, False)
 
     def _status_after(self, pid: int, text: bytes) -> None:
         expected, status = self.expected, _parsed(text)
@@ -101,7 +118,8 @@ class Check:
         # Without no_new_privs a program that is setuid or has file capabilities may have all of the bounding set.
         gained = wanted.permitted if expected.no_new_privs else wanted.bounding | wanted.inheritable
         more = found.permitted & ~gained or found.bounding & ~wanted.bounding or found.ambient & ~wanted.ambient
-        if more and not _nested(pid, own="user" in expected.new):
+        own = "user" in expected.new or "user" in dict(expected.joined)
+        if more and not _nested(pid, own=own):
             raise _sets_differ(wanted, found)
         if expected.no_new_privs and not status.no_new_privs:
             raise differs("no_new_privs", True, False)
@@ -134,7 +152,7 @@ def _mangled(path: str) -> bytes:
     return data.replace(b"\n", b"\\012").replace(b"\t", b"\\011")
 
 
-def _outside(mappings: tuple[tuple[int, int, int], ...], inside: int) -> int:
+def _outside(mappings: Extents, inside: int) -> int:
     if not mappings:
         return inside
     for start, outside, size in mappings:
@@ -152,6 +170,21 @@ def _sets_differ(wanted: capabilities.Sets, found: capabilities.Sets) -> Stockad
                 f"the {name} set", " ".join(capabilities.names(want)) or "empty", f"more by {more}, less by {less}"
             )
     return differs("the capability sets", wanted, found)
+
+
+def _extents(text: bytes) -> Extents:
+    """Read /proc/PID/uid_map, user_namespaces(7)."""
+    numbers = [int(word) for word in text.split()]
+    return tuple(zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True))
+
+
+def _joined(pid: int, joined: tuple[tuple[str, str], ...], descriptors: Sequence[int]) -> None:
+    """Compare namespaces with those that were named; by what was opened then, as a path may lead elsewhere by now."""
+    for number, (kind, path) in enumerate(joined):
+        wanted = os.fstat(descriptors[number]) if descriptors else os.stat(path)
+        found = os.stat(f"/proc/{pid}/ns/{PROC_NAMES[kind]}")
+        if (wanted.st_dev, wanted.st_ino) != (found.st_dev, found.st_ino):
+            raise differs(f"the {kind} namespace", f"{path}, number {wanted.st_ino}", found.st_ino)
 
 
 def _namespaces(pid: int, new: tuple[str, ...]) -> None:
