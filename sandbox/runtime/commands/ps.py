@@ -77,13 +77,19 @@ def select(table: str, pids: Collection[int]) -> str:
     columns = title.split()
     if "PID" not in columns:
         raise StockadeError("ps prints no column PID", hint="add pid to its options, for example -o pid,args")
-    place = columns.index("PID")
-    kept = [line for line in rest.splitlines() if _number(line.split(None, place + 1), place) in pids]
+    place, end = columns.index("PID"), title.index("PID") + 3
+    kept = [line for line in rest.splitlines() if _pid(line, place, end) in pids]
     return "\n".join([title, *kept])
 
 
-def _number(words: Sequence[str], place: int) -> int:
-    try:
-        return int(words[place])
-    except (IndexError, ValueError):
-        return -1
+def _pid(line: str, place: int, end: int) -> int:
+    """Give the number that ends where the title PID does, as ps sets numbers; if none does, the word of that place.
+
+    Words alone would mislead after a column with spaces, places alone after one that was too narrow.
+    """
+    if not line[end : end + 1].strip() and line[:end].split():
+        word = line[:end].rsplit(maxsplit=1)[-1]
+        if word.isdecimal() and line[:end].endswith(word):
+            return int(word)
+    words = line.split()
+    return int(words[place]) if len(words) > place and words[place].isdecimal() else -1
