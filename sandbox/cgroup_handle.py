@@ -111,10 +111,18 @@ class EngineCgroup(Cgroup):
         if self.unit:
             self.unit.stop()
         deadline = time.monotonic() + timeout
-        left = [group for group in self.groups if not _removed(group.path)]
-        gone = [remove_group(group, deadline, parents=parents) for group in left]
+        gone = [remove_group(group, deadline, parents=parents) for group in _occupied(self.groups)]
         self.close()
         return all(gone)
+
+    def destroy(self, *, timeout: float = 5.0) -> bool:
+        """Remove the groups, killing what still runs there; whether all are gone. StockadeError of systemd."""
+        if self.unit is None and not _occupied(self.groups):
+            self.close()
+            return True
+        deadline = time.monotonic() + timeout
+        self.kill(timeout=timeout)
+        return self.remove(timeout=max(0.1, deadline - time.monotonic()))
 
     def below(self, words: Iterable[str]) -> EngineCgroup:
         """Give the groups that the words of `exec --cgroup` name, below these: PATH, or CONTROLLERS:PATH on v1.
@@ -147,6 +155,11 @@ def _signal(pid: int, number: int) -> None:
         os.kill(pid, number)
     except ProcessLookupError:
         return
+
+
+def _occupied(groups: Iterable[Group]) -> list[Group]:
+    """Remove the groups that are empty and give those that stay."""
+    return [group for group in groups if not _removed(group.path)]
 
 
 def _removed(path: str) -> bool:

@@ -16,14 +16,14 @@ from stockade.sandbox.linux.record import Record
 from stockade.sandbox.oci import lean_json, read
 from stockade.sandbox.plan import Options, plan
 from stockade.sandbox.plan_identity import process_of
-from stockade.sandbox.runtime import caller, console, logs, state
+from stockade.sandbox.runtime import caller, console, fit, logs, state
 from stockade.sandbox.steps_process import WaitStart
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from stockade.sandbox.cgroups import Cgroup
+    from stockade.sandbox.cgroup_handle import EngineCgroup
     from stockade.sandbox.oci import spec as oci
     from stockade.sandbox.plan import Plan
     from stockade.sandbox.runtime.arguments import Invocation
@@ -48,7 +48,7 @@ class Made(Record):
     container: Container
     child: launch.Child
     launcher: launch.Launcher
-    cgroup: Cgroup | None
+    cgroup: EngineCgroup | None
 
 
 def bundle(invocation: Invocation) -> Bundle:
@@ -104,6 +104,10 @@ def create(invocation: Invocation, *, detached: bool = True) -> Made:
     spec = read_from.spec
     console.check(invocation.options["console-socket"], terminal=process_of(spec).terminal, detached=detached)
     who = caller.look()
+    spec, warnings = fit.fit(spec, who)
+    for warning in warnings:
+        logs.warn(warning)
+    read_from = read_from.replace(spec=spec)
     identity = invocation.arguments[0]
     container = state.make(invocation.root, identity, _intent(identity, read_from), read_from.data)
     maker = Maker(invocation, read_from, container, who)
@@ -137,7 +141,7 @@ class Maker:
     def __init__(self, invocation: Invocation, read_from: Bundle, container: Container, who: Caller) -> None:
         self.invocation, self.bundle, self.container, self.who = invocation, read_from, container, who
         self.spec = read_from.spec
-        self.cgroup: Cgroup | None = None
+        self.cgroup: EngineCgroup | None = None
         self.launcher: launch.Launcher | None = None
         self.hooked = False
 
@@ -156,6 +160,8 @@ class Maker:
         finally:
             inputs.close(opened)
             listener.close()
+        if self.cgroup.unit is not None:
+            self.cgroup.unit.started()
         self._record(child, the_plan)
         if detached and child.terminal >= 0:
             console.send(self.invocation.options["console-socket"], child.terminal)
@@ -179,7 +185,7 @@ class Maker:
         self.container.write(
             pid=child.pid,
             start=found[1],
-            cgroups=[group.path for group in self.cgroup.groups] if self.cgroup else [],
+            cgroups=self.cgroup.record if self.cgroup else [],
             hooks=[name for name in ("poststart", "poststop") if hooks and getattr(hooks, name)],
             last={
                 "first": first,
@@ -188,17 +194,10 @@ class Maker:
             },
         )
 
-    def _cgroup(self) -> Cgroup | None:
-        if self.invocation.cgroup_manager == "disabled":
-            return None
-        from stockade.sandbox import cgroups
+    def _cgroup(self) -> EngineCgroup:
+        from stockade.sandbox.runtime import groups
 
-        return cgroups.create(
-            self.spec.linux.cgroups_path or f"stockade-runtime/{self.container.identity}",
-            self.spec.linux.resources,
-            every=True,
-            devices=not self.who.nested,
-        )
+        return groups.create(self.invocation, self.spec, self.container.identity)
 
     def _options(self) -> Options:
         program, flags = self._filter()
@@ -252,8 +251,7 @@ class Maker:
         if self.launcher is not None:
             self.launcher.close()
         if self.cgroup is not None:
-            self.cgroup.kill()
-            self.cgroup.remove()
+            self.cgroup.destroy()
         self.container.remove()
         if self.hooked and self.spec.hooks is not None and self.spec.hooks.poststop:
             from stockade.sandbox.runtime import hooks as running

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import select
-import time
 
 from stockade.errors import StockadeError
 from stockade.sandbox import launch
@@ -40,14 +39,7 @@ def _signal_all(container: Container, number: int) -> None:
         if container.alive():
             signal(container, number, everyone=False)
         return
-    if number == SIGKILL:
-        group.kill()
-        return
-    for pid in group.processes():
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            continue
+    group.signal(number)
 
 
 def delete(container: Container, *, force: bool) -> None:
@@ -99,11 +91,8 @@ def _remove_groups(container: Container) -> None:
     paths = container.data.get("cgroups") or ()
     if not paths:
         return
-    group = container.cgroup()
-    deadline = time.monotonic() + PATIENCE
-    group.kill(timeout=PATIENCE)
-    if not group.remove(timeout=max(0.1, deadline - time.monotonic())):
+    if not container.cgroup().destroy(timeout=PATIENCE):
         raise StockadeError(
             "the control groups can't be removed: " + os.strerror(errno.EBUSY).lower(),
-            hint="a process of it doesn't end: see cgroup.procs in " + paths[0],
+            hint="a process of it doesn't end: see cgroup.procs in " + paths[0].partition(":")[2],
         )

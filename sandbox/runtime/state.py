@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from stockade.sandbox.cgroups import Cgroup
+    from stockade.sandbox.cgroup_handle import EngineCgroup
     from stockade.sandbox.oci.spec import Spec
 
 CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
@@ -73,7 +73,7 @@ class Container:
     def _frozen(self) -> bool:
         if not self.data.get("cgroups"):
             return False
-        return any(_says_frozen(path) for path in self.data["cgroups"])
+        return any(_says_frozen(line.partition(":")[2]) for line in self.data["cgroups"])
 
     def _locked_by_other(self) -> bool:
         if self.lock >= 0:
@@ -103,11 +103,11 @@ class Container:
         os.close(descriptor)
         return -1
 
-    def cgroup(self) -> Cgroup:
-        """Open the container's control groups again."""
-        from stockade.sandbox import cgroups
+    def cgroup(self) -> EngineCgroup:
+        """Give the container's control groups; each is opened when it is needed."""
+        from stockade.sandbox.runtime import groups
 
-        return cgroups.reopen(self.data.get("cgroups") or ())
+        return groups.reopen(self.data.get("cgroups") or ())
 
     def config(self) -> Any:
         """Give the configuration as it was when the container was created, decoded."""
