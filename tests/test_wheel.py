@@ -116,6 +116,16 @@ def test_the_installed_command_says_its_version(programs: Path) -> None:
     assert stockade.__version__ in succeed(programs / "stockade", "--version")
 
 
+def test_the_installed_runtime_says_its_version_as_engines_read_it(programs: Path) -> None:
+    assert f"stockade-runtime version {stockade.__version__}\n" in succeed(programs / "stockade-runtime", "--version")
+
+
+def test_the_installed_runtime_starts_without_site(programs: Path) -> None:
+    boot = next(programs.parent.glob("lib/*/site-packages/stockade/sandbox/runtime/boot.py"))
+
+    assert "stockade-runtime version" in succeed(programs / "python", "-I", "-S", boot, "--version")
+
+
 def test_the_installed_package_is_the_wheels_own(programs: Path) -> None:
     file = succeed(programs / "python", "-c", "import stockade.sandbox.oci.spec as s; print(s.__file__)")
 

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -312,3 +313,12 @@ def test_every_option_of_runc_is_known(command: str) -> None:
     known = {"help", "h", *table, *[row[0] for row in table.values()]}
 
     assert {name for name in runc_options(command) if name not in known} == set()
+
+
+@pytest.mark.parametrize(("command", "name"), [(command, name) for command, name, _ in OPTIONS], ids=IDS)
+def test_the_documentation_has_each_command_and_option(command: str, name: str) -> None:
+    page = (Path(__file__).resolve().parent.parent.parent / "docs/runtime.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| ") and re.search(rf"`{command}[ `]", line)]
+
+    assert not command or len(rows) == 1
+    assert f"`--{name}" in (page if command in {"", "run"} else rows[0]) or command in {"checkpoint", "restore"}
