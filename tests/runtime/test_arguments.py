@@ -318,7 +318,7 @@ def test_every_option_of_runc_is_known(command: str) -> None:
 @pytest.mark.parametrize(("command", "name"), [(command, name) for command, name, _ in OPTIONS], ids=IDS)
 def test_the_documentation_has_each_command_and_option(command: str, name: str) -> None:
     page = (Path(__file__).resolve().parent.parent.parent / "docs/runtime.md").read_text()
-    rows = [line for line in page.splitlines() if line.startswith("| ") and re.search(rf"`{command}[ `]", line)]
+    rows = [line for line in page.splitlines() if re.match(rf"\| (`\w+ ID`, )?`{command}[ `]", line)]
 
     assert not command or len(rows) == 1
     assert f"`--{name}" in (page if command in {"", "run"} else rows[0]) or command in {"checkpoint", "restore"}
