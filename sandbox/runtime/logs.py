@@ -45,16 +45,17 @@ class Log:
             self.descriptor = -1
 
     def write(self, level: str, message: str, hint: str = "") -> None:
-        """Tell of something: to the log, and to standard error unless the level is "debug" and there is a log.
+        """Tell of something: to the log and, if there is none or it is an error, to standard error.
 
-        `level` is "error", "warning" or "debug". A log that is full or a closed standard error lose it.
+        `level` is "error", "warning" or "debug". A log that is full or a closed standard error lose it. Standard error of
+        `create` and `exec` becomes the container's: what may be said in a log doesn't belong among a program's lines.
         """
         if level == "debug" and not self.debug:
             return
         whole = f"{message}; {hint}" if hint else message
         if self.descriptor >= 0:
             _write(self.descriptor, line(self.form, level, whole))
-            if level == "debug":
+            if level != "error":
                 return
         if self.form == "json" and self.descriptor < 0:
             _write(2, line(self.form, level, whole))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from stockade.sandbox.runtime.arguments import Invocation
 
+    Capture = pytest.CaptureFixture[str]
     Failing = Callable[[BaseException], None]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -130,7 +131,7 @@ def test_whatever_a_message_holds_is_one_line_that_json_can_read(form: str, mess
     assert json.loads(quoted[1]) == message.replace("\udcff", "\ufffd")
 
 
-def test_a_warning_is_no_error_in_the_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_warning_is_no_error_and_stays_out_of_the_programs_own_lines(tmp_path: Path, capfd: Capture) -> None:
     log = logs.Log(str(tmp_path / "log"), "json")
     log.open()
     log.write("warning", "so and so")
@@ -138,10 +139,16 @@ def test_a_warning_is_no_error_in_the_log(tmp_path: Path, capfd: pytest.CaptureF
     log.close()
 
     assert [json.loads(line)["level"] for line in (tmp_path / "log").read_text().splitlines()] == ["warning"]
-    assert capfd.readouterr().err == "stockade-runtime: warning: so and so\n"
+    assert capfd.readouterr().err == ""
 
 
-def test_debug_lines_go_to_the_log_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_warning_without_a_log_is_told_on_standard_error(capfd: Capture) -> None:
+    logs.Log().write("warning", "so and so", "do this")
+
+    assert capfd.readouterr().err == "stockade-runtime: warning: so and so\n  remedy: do this\n"
+
+
+def test_debug_lines_go_to_the_log_alone(tmp_path: Path, capfd: Capture) -> None:
     log = logs.Log(str(tmp_path / "log"), "json", debug=True)
     log.open()
     log.write("debug", "a detail")
@@ -178,7 +185,7 @@ def test_a_failure_has_the_exit_code_that_engines_expect(
     assert main.main(command.split()) == code
 
 
-def test_a_fault_of_ours_is_told_without_a_traceback(failing: Failing, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_fault_of_ours_is_told_without_a_traceback(failing: Failing, capfd: Capture) -> None:
     failing(ZeroDivisionError("oh"))
     main.main(["state", "x"])
 
@@ -187,7 +194,7 @@ def test_a_fault_of_ours_is_told_without_a_traceback(failing: Failing, capfd: py
     assert "Traceback" not in told
 
 
-def test_with_debug_a_fault_of_ours_has_its_traceback(failing: Failing, capfd: pytest.CaptureFixture[str]) -> None:
+def test_with_debug_a_fault_of_ours_has_its_traceback(failing: Failing, capfd: Capture) -> None:
     failing(ZeroDivisionError("oh"))
     main.main(["--debug", "state", "x"])
 
