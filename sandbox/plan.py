@@ -126,6 +126,10 @@ class Options(Record):
     that comes in slot FIRST_LATE_SLOT, followed by `preserve` descriptors for the program. `hold`: hooks run before the
     root changes. `new_keyring` False keeps the caller's session keyring. `executes`: the
     process joins a container that runs, so that its CPU affinity counts.
+
+    `in_user_namespace`: root here is no root of the machine, so devices can't be made and cgroups of the host's not be
+    mounted. `no_pivot`: the root is left by chroot. `v1_paths`: the container's own directory for each of `v1`.
+    `cgroup2` is where the host has it.
     """
 
     filter_program: bytes = b""
@@ -147,6 +151,10 @@ class Options(Record):
     preserve: int = 0
     new_keyring: bool = True
     executes: bool = False
+    in_user_namespace: bool = False
+    no_pivot: bool = False
+    v1_paths: tuple[str, ...] = ()
+    cgroup2: str = "/sys/fs/cgroup"
 
 
 def plan(spec: oci.Spec, options: Options) -> Plan:
@@ -168,7 +176,7 @@ def plan(spec: oci.Spec, options: Options) -> Plan:
         parent[1:1] = [s.Guard(group) for group in (cgroup, freezer) if group is not None]
     if spec.annotations.get(oci.ROOT_IDMAP) == "true" and plan_mounts.ROOT in trees:
         parent.append(s.Idmap(trees[plan_mounts.ROOT]))
-    parent += [s.Idmap(tree) for tree in plan_mounts.shifted(spec, trees)]
+    parent += plan_mounts.shifted(spec, trees)
     # Of the host's capabilities the launcher has none left once it has joined a user namespace.
     outside = list(plan_process.outside(spec, plan_identity.process_of(spec)))
     first: list[Step] = outside if "user" in joined else []
@@ -199,7 +207,7 @@ def plan(spec: oci.Spec, options: Options) -> Plan:
 def _root(spec: oci.Spec, slots: Slots, trees: dict[str, Slot], options: Options) -> list[Step]:
     steps = list(plan_mounts.root(spec, slots, trees, options))
     if options.hold:
-        place = next((n for n, step in enumerate(steps) if isinstance(step, s.Pivot)), len(steps))
+        place = next((n for n, step in enumerate(steps) if isinstance(step, (s.Pivot, s.MoveRoot, s.Chroot))), len(steps))
         steps.insert(place, s.Hold())
     return steps
 

@@ -7,9 +7,29 @@ point is looked for in what the earlier mounts made. Links in the root can lead 
 from __future__ import annotations
 
 from stockade.errors import StockadeError
+from stockade.sandbox import plan_devices
 from stockade.sandbox import steps as s
 from stockade.sandbox.oci import spec as oci
-from stockade.sandbox.plan_identity import process_of, root_of
+from stockade.sandbox.plan_devices import TERMINAL_SLOT
+from stockade.sandbox.plan_identity import map_text, process_of, root_of
+from stockade.sandbox.plan_mount_options import (
+    ATIME_MASK,
+    ATTRIBUTES,
+    MS_PRIVATE,
+    MS_REC,
+    MS_SHARED,
+    MS_SLAVE,
+    NODEV,
+    NOEXEC,
+    NOSUID,
+    PROPAGATION,
+    RDONLY,
+    Flags,
+    clean,
+    idmap_of,
+    is_bind,
+    refuse_data,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,330 +38,405 @@ if TYPE_CHECKING:
     from stockade.sandbox.plan import Options, Slots
     from stockade.sandbox.steps import Slot, Step
 
+__all__ = ["ATTRIBUTES", "PROPAGATION", "ROOT", "TERMINAL_SLOT", "Context", "Flags", "is_bind", "root", "tree_inputs"]
+
 O_PATH = 0o10000000
 O_DIRECTORY = 0o200000
-S_IFCHR, S_IFBLK, S_IFIFO, S_IFDIR = 0o020000, 0o060000, 0o010000, 0o040000
-MS_REC, MS_PRIVATE, MS_SLAVE, MS_SHARED, MS_UNBINDABLE = 1 << 14, 1 << 18, 1 << 19, 1 << 20, 1 << 17
-RDONLY, NOSUID, NODEV, NOEXEC = 1, 2, 4, 8
-ATIME_MASK = 0x70
-#: the step Terminal puts the slave here; above all slots that a plan hands out in order
-TERMINAL_SLOT = 2000
+S_IFDIR = 0o040000
+#: step LikeCovered
+KEEP_MODE, KEEP_OWNER, CONTENT = 1, 2, 4
 
-#: the devices that every container has, runtime-spec config-linux.md "Default Devices"
-DEFAULT_DEVICES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
-DEFAULT_LINKS = (
-    ("fd", "/proc/self/fd"),
-    ("stdin", "/proc/self/fd/0"),
-    ("stdout", "/proc/self/fd/1"),
-    ("stderr", "/proc/self/fd/2"),
-    ("core", "/proc/kcore"),
-    ("ptmx", "pts/ptmx"),
-)
+#: the key of the root's own tree; a mount's is its number
+ROOT = ""
+#: where file systems of the kernel and devices are mounted; an image that has a link there is refused
+KERNEL_PLACES = ("/proc", "/sys", "/dev")
+#: what may be mounted on below /proc, as lxcfs does; runc has the same list
+PROC_FILES = frozenset({
+    "/proc/cpuinfo", "/proc/diskstats", "/proc/meminfo", "/proc/stat", "/proc/swaps", "/proc/uptime", "/proc/loadavg",
+    "/proc/slabinfo", "/proc/net/dev", "/proc/sys/kernel/ns_last_pid", "/proc/sys/crypto/fips_enabled",
+})  # fmt: skip
 
-#: option of fstab → bits of mount_setattr(2) set and cleared; "ro" of a bind means the whole tree
-_ATTRIBUTES = {
-    "ro": (RDONLY, 0), "rw": (0, RDONLY), "nosuid": (NOSUID, 0), "suid": (0, NOSUID), "nodev": (NODEV, 0),
-    "dev": (0, NODEV), "noexec": (NOEXEC, 0), "exec": (0, NOEXEC), "noatime": (0x10, 0), "atime": (0, 0x10),
-    "relatime": (0, 0), "strictatime": (0x20, 0), "nodiratime": (0x80, 0), "diratime": (0, 0x80),
-    "nosymfollow": (0x200000, 0), "symfollow": (0, 0x200000), "defaults": (0, 0),
-}  # fmt: skip
-#: the recursive forms mean the same here: what is set on a bind is set on all of it
-ATTRIBUTES = _ATTRIBUTES | {f"r{name}": bits for name, bits in _ATTRIBUTES.items()}
-PROPAGATION = {
-    "private": (MS_PRIVATE, False), "rprivate": (MS_PRIVATE, True), "slave": (MS_SLAVE, False),
-    "rslave": (MS_SLAVE, True), "shared": (MS_SHARED, False), "rshared": (MS_SHARED, True),
-    "unbindable": (MS_UNBINDABLE, False), "runbindable": (MS_UNBINDABLE, True),
-}  # fmt: skip
-
-
-class Flags:
-    """The options of one mount, sorted: bits to set, propagation, recursion, and what the file system itself gets."""
-
-    def __init__(self, options: tuple[str, ...]) -> None:
-        self.attributes = 0
-        self.propagation: list[tuple[int, bool]] = []
-        self.recursive = self.idmap = False
-        self.data: list[tuple[str, str]] = []
-        for option in options:
-            if option in ATTRIBUTES:
-                bits, cleared = ATTRIBUTES[option]
-                if bits & ATIME_MASK:
-                    cleared |= ATIME_MASK
-                self.attributes = self.attributes & ~cleared | bits
-            elif option in PROPAGATION:
-                self.propagation.append(PROPAGATION[option])
-            elif option in {"bind", "rbind"}:
-                self.recursive = option == "rbind"
-            elif option in {"idmap", "ridmap"}:
-                self.idmap = True
-            else:
-                key, _, value = option.partition("=")
-                self.data.append((key, value))
-
-
-def is_bind(mount: oci.Mount) -> bool:
-    """Tell whether the mount shows a path of the host."""
-    return mount.type == "bind" or "bind" in mount.options or "rbind" in mount.options
+#: what the modes bind, and every user of the host may open
+PUBLIC = frozenset({
+    "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/sys", "/proc", "/etc/alternatives",
+    "/etc/ssl/certs", "/etc/ssl/openssl.cnf", "/etc/pki/ca-trust", "/etc/pki/tls/certs", "/etc/ca-certificates",
+    "/etc/crypto-policies", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d",
+})  # fmt: skip
 
 
 def tree_inputs(spec: oci.Spec, slots: Slots, options: Options) -> dict[str, Slot]:
     """Give a slot for each source that the supervisor copies for a child that may not reach it by itself.
 
     A child in a user namespace has no capability over the host's files. What everyone may reach it opens itself, which
-    is cheaper: the paths below /usr, /dev and the like that the modes bind.
+    is cheaper: the paths below /usr, /dev and the like that the modes bind. Where ids are shifted all is copied.
     """
-    namespace = spec.linux.namespace("user")
-    if not options.privileged or namespace is None:
-        return {}
-    trees = {}
-    if spec.annotations.get(oci.ROOT_TMPFS) != "tmpfs":
+    trees: dict[str, Slot] = {}
+    if not options.privileged or not _own_mounts(spec, options):
+        return trees
+    confined = spec.linux.namespace("user") is not None
+    if confined and spec.annotations.get(oci.ROOT_TMPFS) != "tmpfs":
         trees[ROOT] = slots.input("tree", root_of(spec).path)
-    for mount in spec.mounts:
-        public = mount.source in PUBLIC or mount.source.startswith("/dev/")
-        if is_bind(mount) and (not public or Flags(mount.options).idmap):
-            # One copy for each mount, by its destination: a detached tree can be attached once.
-            trees[mount.destination] = slots.input("mount" if "bind" in mount.options else "tree", mount.source)
+    for number, mount in enumerate(spec.mounts):
+        flags = Flags(mount.options)
+        if not is_bind(mount) or flags.remount:
+            continue
+        public = not options.oci and (mount.source in PUBLIC or mount.source.startswith("/dev/"))
+        if idmap_of(mount, flags) or (confined and not public):
+            # One copy for each mount: a detached tree can be attached once.
+            kind = "tree" if flags.recursive else "mount"
+            trees[str(number)] = slots.input(kind, mount.source)
     return trees
 
 
-def shifted(spec: oci.Spec, trees: dict[str, Slot]) -> Iterator[Slot]:
-    """Give the copied sources whose ids are shifted by the container's map. Raises StockadeError for one not copied."""
-    for mount in spec.mounts:
-        if is_bind(mount) and Flags(mount.options).idmap:
-            if mount.destination not in trees:
-                raise StockadeError(
-                    f"mount {mount.destination}: only root shifts ids, and for a user namespace of the container's",
-                    hint="leave out idmap",
-                )
-            yield trees[mount.destination]
+def shifted(spec: oci.Spec, trees: dict[str, Slot]) -> Iterator[Step]:
+    """Give the steps that shift the ids of copied sources, by the mount's own map or the container's.
+
+    Raises StockadeError for one that was not copied, or where there is no map.
+    """
+    for number, mount in enumerate(spec.mounts):
+        how = idmap_of(mount, Flags(mount.options))
+        if not how:
+            continue
+        own = bool(mount.uid_mappings or mount.gid_mappings)
+        if str(number) not in trees or not (own or spec.linux.namespace("user")):
+            raise StockadeError(
+                f"mount {mount.destination}: ids are shifted by root alone, for a bind mount, and by a map: that of "
+                "the mount or of the container's user namespace",
+                hint="leave out idmap, or give the mount uidMappings and gidMappings",
+            )
+        if own and not (mount.uid_mappings and mount.gid_mappings):
+            raise StockadeError(
+                f"mount {mount.destination}: uidMappings and gidMappings are given together or not at all",
+                hint="give both, or leave both out for the container's own",
+            )
+        tree = trees[str(number)]
+        yield s.Idmap(tree, map_text(mount.uid_mappings), map_text(mount.gid_mappings), recursive=how == "all")
 
 
-#: the key of the root's own tree: no destination of a mount is empty
-ROOT = ""
-#: where file systems of the kernel and devices are mounted; an image that has a link there is refused
-KERNEL_PLACES = ("/proc", "/sys", "/dev")
+class Context:
+    """What the steps about one root share: slots, the root, copied sources, and what is mounted where so far.
 
-#: what the modes bind, and every user of the host may open
-PUBLIC = frozenset(
-    [
-        "/usr",
-        "/bin",
-        "/sbin",
-        "/lib",
-        "/lib32",
-        "/lib64",
-        "/libx32",
-        "/sys",
-        "/proc",
-        "/etc/alternatives",
-        "/etc/ssl/certs",
-        "/etc/ssl/openssl.cnf",
-        "/etc/pki/ca-trust",
-        "/etc/pki/tls/certs",
-        "/etc/ca-certificates",
-        "/etc/crypto-policies",
-        "/etc/ld.so.cache",
-        "/etc/ld.so.conf",
-        "/etc/ld.so.conf.d",
-    ]
-)
+    `known` has the trees at KERNEL_PLACES, `directories` the open parents of devices, `late` what becomes read-only
+    when everything is there.
+    """
+
+    def __init__(self, spec: oci.Spec, slots: Slots, top: Slot, trees: dict[str, Slot], options: Options) -> None:
+        self.spec, self.slots, self.top, self.trees, self.options = spec, slots, top, trees, options
+        self.known: dict[str, Slot] = {}
+        self.directories: dict[str, Slot] = {}
+        self.late: list[Slot] = []
+        self._target, self._source = slots.new("mount point"), slots.new("source")
+
+    def target(self, path: str) -> Slot:
+        """Give the slot for a mount point; it is the same for all, one after the other."""
+        return s.Slot(self._target.number, f"{path} in root")
+
+    def source(self, path: str) -> Slot:
+        """Give the slot for a source on the host; it is the same for all, one after the other."""
+        return s.Slot(self._source.number, f"host {path}")
+
+    def locate(self, path: str) -> tuple[Slot, str]:
+        """Give the descriptor from which `path` is looked for, and what is left of it.
+
+        Below the kernel's own file systems that is what we mounted there, not a name in the root: who can rename in the
+        root while we work could lead the name elsewhere, where there is nothing to mask.
+        """
+        for place in KERNEL_PLACES:
+            if path.startswith(f"{place}/") and place in self.known:
+                return self.known[place], path[len(place) + 1 :]
+        return self.top, path
+
+    def directory(self, path: str) -> Iterator[Step]:
+        """Give the step after which `directories` has that one of the root, unless it was given before."""
+        if path in self.directories:
+            return
+        slot = self.known.get(path) or self.slots.new(f"{path or '/'} in root")
+        self.directories[path] = slot
+        if path not in self.known:
+            if path in KERNEL_PLACES:
+                yield s.EnsureReal(slot, self.top, path[1:])
+            else:
+                yield s.Ensure(slot, *self.locate(path or "/"), directory=True, mode=0o755)
 
 
 def root(spec: oci.Spec, slots: Slots, trees: dict[str, Slot], options: Options) -> Iterator[Step]:
     """Give the steps from the caller's mounts to a root that is pivoted to."""
-    process = process_of(spec)
+    if not _own_mounts(spec, options):
+        yield from _shared_mounts(spec, slots)
+        return
+    yield from _shared_sources(spec, slots, trees, options)
     yield s.Propagation("/", (MS_SLAVE if _follows_the_host(spec) else MS_PRIVATE) | MS_REC)
     host = slots.new("host /")
     yield s.Open(host, "/", O_PATH | O_DIRECTORY)
     top = trees.get(ROOT) or slots.new("root")
-    yield from _top(spec, slots, top, trees)
+    yield from _top(spec, slots, top, copied=ROOT in trees, literal=options.oci)
     yield s.Attach(top, host)
-    mounted = {mount.destination for mount in spec.mounts}
+    places = {clean(mount.destination) for mount in spec.mounts}
     for place in KERNEL_PLACES:
-        if place not in mounted:
+        if place not in places:
             yield s.RefuseLink(top, place[1:])
-    known: dict[str, Slot] = {}
-    context = _Context(slots, top, trees, known, options)
-    for mount in spec.mounts:
-        yield from _mount(mount, context)
-    yield from _devices(spec, slots, top, known)
-    if process.terminal:
-        size = process.console_size or oci.Box(0, 0)
-        terminal = s.Slot(TERMINAL_SLOT, "terminal")
-        dev = known.get("/dev")
-        if dev is None:
-            dev = slots.new("/dev in root")
-            yield s.EnsureReal(dev, top, "dev")
-        yield s.Terminal(dev, terminal, process.user.uid, size.height, size.width)
-    if process.cwd != "/":
-        yield s.Ensure(slots.new("cwd"), *locate(process.cwd, top, known), directory=True, mode=0o755)
-    yield from _kernel_interfaces(spec, slots, top, known)
+    context = Context(spec, slots, top, trees, options)
+    for number, mount in enumerate(spec.mounts):
+        yield from _mount(mount, str(number), context)
+    yield from plan_devices.devices(spec, context)
+    yield from plan_devices.terminal(spec, context)
+    cwd = process_of(spec).cwd
+    if cwd != "/":
+        yield s.Ensure(context.target(cwd), *context.locate(cwd), directory=True, mode=0o755)
+    yield from _kernel_interfaces(spec, context)
+    for tree in context.late:
+        yield s.SetAttributes(tree, RDONLY, 0, 0, recursive=False)
     if root_of(spec).readonly:
         yield s.SetAttributes(top, RDONLY, 0, 0, recursive=False)
-    yield s.Pivot(top)
+    yield from _enter(spec, top, options)
+
+
+def _own_mounts(spec: oci.Spec, options: Options) -> bool:
+    namespace = spec.linux.namespace("mount")
+    return not options.oci or (namespace is not None and not namespace.path)
+
+
+def _inherits(spec: oci.Spec) -> bool:
+    """Tell whether mounts of which nothing else is said see what the host mounts later."""
+    return spec.linux.rootfs_propagation.endswith(("slave", "shared"))
+
+
+def _shared_mounts(spec: oci.Spec, slots: Slots) -> Iterator[Step]:
+    """Without a mount namespace of its own a container can have another root, and no mounts: they would be others'."""
+    linux, made = spec.linux, [mount.destination for mount in spec.mounts]
+    made += [*linux.masked_paths, *linux.readonly_paths]
+    made += ["root.readonly"] if root_of(spec).readonly else []
+    made += ["linux.rootfsPropagation"] if linux.rootfs_propagation else []
+    made += ["process.terminal"] if process_of(spec).terminal else []
+    if made:
+        raise StockadeError(
+            f"{made[0]}: without a mount namespace of its own a container can't have mounts of its own",
+            hint='add {"type": "mount"} without a path to linux.namespaces, or leave out all that is mounted',
+        )
+    top = slots.new("root")
+    yield s.Open(top, root_of(spec).path, O_PATH | O_DIRECTORY)
+    yield s.Chroot(top)
+
+
+def _enter(spec: oci.Spec, top: Slot, options: Options) -> Iterator[Step]:
+    yield s.MoveRoot(top) if options.no_pivot else s.Pivot(top)
+    if options.oci and spec.linux.rootfs_propagation:
+        how, recursive = PROPAGATION[spec.linux.rootfs_propagation]
+        yield s.Propagation("/", how | (MS_REC if recursive else 0))
 
 
 def _follows_the_host(spec: oci.Spec) -> bool:
     """Tell whether something asks to see what the host mounts later: a copy of a private mount never would."""
-    if spec.linux.rootfs_propagation.endswith("slave"):
+    if _inherits(spec):
         return True
-    wanted = [how for mount in spec.mounts if is_bind(mount) for how, _ in Flags(mount.options).propagation]
-    return MS_SLAVE in wanted or MS_SHARED in wanted
+    flags = [Flags(mount.options) for mount in spec.mounts if is_bind(mount)]
+    return any(each.wants(MS_SLAVE) or each.wants(MS_SHARED) for each in flags)
 
 
-def _top(spec: oci.Spec, slots: Slots, top: Slot, trees: dict[str, Slot]) -> Iterator[Step]:
-    top_path = root_of(spec).path
-    if spec.annotations.get(oci.ROOT_TMPFS) == "tmpfs":
-        size = spec.annotations.get(oci.ROOT_SIZE, "")
-        options = (("mode", "0755"), *((("size", size),) if size else ()))
-        if size.isdecimal():  # one file a page at most, as the kernel's own limit for all of memory
-            options += (("nr_inodes", str(max(int(size) // 4096, 1024))),)
-        yield s.Filesystem(top, "tmpfs", NODEV, options)
-        for directory in spec.annotations.get(oci.ROOT_DIRECTORIES, "").split():
-            name, mode, uid, gid = directory.rsplit(":", 3)
-            yield s.MakeNode(top, name, S_IFDIR | int(mode, 8), 0, 0, int(uid), int(gid))
-        for link in spec.annotations.get(oci.ROOT_LINKS, "").split():
-            name, _, target = link.partition("=")
-            yield s.MakeLink(top, name, target)
-        for key, content in spec.annotations.items():
-            if key.startswith(oci.ROOT_FILE):
-                yield s.WriteFile(top, key.removeprefix(oci.ROOT_FILE), 0o644, content.encode())
-        return
-    if ROOT not in trees:
-        source = slots.new("rootfs")
-        yield s.Open(source, top_path, O_PATH | O_DIRECTORY)
-        yield s.CloneTree(top, source, recursive=True)
-    # Device nodes that an image brings are dead, in all that is mounted there.
-    yield s.SetAttributes(top, NODEV, 0, 0, recursive=True)
-    if root_of(spec).readonly:
-        yield s.SetAttributes(top, RDONLY, 0, 0, recursive=True)
-        yield s.WritableTop(top)
+def _shared_sources(spec: oci.Spec, slots: Slots, trees: dict[str, Slot], options: Options) -> Iterator[Step]:
+    """Copy what mounts are to be shared with the host before the host's mounts are cut off.
 
-
-def locate(path: str, top: Slot, known: dict[str, Slot]) -> tuple[Slot, str]:
-    """Give the descriptor from which `path` is looked for, and what is left of it.
-
-    Below the kernel's own file systems that is what we mounted there, not a name in the root: who can rename in the
-    root while we work could lead the name elsewhere, where there is nothing to mask.
+    Only where the Spec says so of the root as well, as runc has it, and never across a user namespace.
     """
-    for place in KERNEL_PLACES:
-        if path.startswith(f"{place}/") and place in known:
-            return known[place], path[len(place) + 1 :]
-    return top, path
-
-
-class _Context:
-    """What the mounts of one plan share: slots, the root, copied sources, and what is mounted where so far."""
-
-    def __init__(
-        self, slots: Slots, top: Slot, trees: dict[str, Slot], known: dict[str, Slot], options: Options
-    ) -> None:
-        self.slots, self.top, self.trees, self.known, self.options = slots, top, trees, known, options
-
-
-def _mount(mount: oci.Mount, context: _Context) -> Iterator[Step]:
-    slots, top, known = context.slots, context.top, context.known
-    flags = Flags(mount.options)
-    tree = context.trees.get(mount.destination) if is_bind(mount) else None
-    target = slots.new(f"{mount.destination} in root")
-    if is_bind(mount):
-        copied = tree is not None
-        tree = tree or slots.new(mount.source)
-        yield from _bind(mount, flags, slots, tree, copied=copied)
-    elif mount.type == "cgroup":
-        yield from _cgroup(mount, flags, slots, locate(mount.destination, top, known), context.options)
+    if not options.oci:
         return
+    for number, mount in enumerate(spec.mounts):
+        flags = Flags(mount.options)
+        if str(number) not in trees and is_bind(mount) and _peers(spec, flags):
+            source, tree = slots.new(f"host {mount.source}"), slots.new(mount.source)
+            yield s.Open(source, mount.source, O_PATH)
+            yield s.CloneTree(tree, source, flags.recursive)
+            trees[str(number)] = tree
+
+
+def _peers(spec: oci.Spec, flags: Flags) -> bool:
+    """Tell whether what is mounted below a bind mount is to be seen by the host, and the other way round."""
+    shared = spec.linux.rootfs_propagation.endswith("shared") and flags.wants(MS_SHARED)
+    return shared and spec.linux.namespace("user") is None
+
+
+def _top(spec: oci.Spec, slots: Slots, top: Slot, *, copied: bool, literal: bool) -> Iterator[Step]:
+    if spec.annotations.get(oci.ROOT_TMPFS) == "tmpfs":
+        yield from _embedded(spec, top)
+        return
+    if not copied:
+        source = slots.new("rootfs")
+        yield s.Open(source, root_of(spec).path, O_PATH | O_DIRECTORY)
+        yield s.CloneTree(top, source, recursive=True)
+    # Device nodes that an image brings are dead, in all that is mounted there. A runtime does what config.json says, and
+    # the device controller guards. A copy that the supervisor made is still a peer of the host's mount.
+    propagation = MS_SLAVE if _inherits(spec) else MS_PRIVATE if copied or _follows_the_host(spec) else 0
+    if propagation or not literal:
+        yield s.SetAttributes(top, 0 if literal else NODEV, 0, propagation, recursive=True)
+    if root_of(spec).readonly:
+        yield s.ReadOnlyBelow(top)
+
+
+def _embedded(spec: oci.Spec, top: Slot) -> Iterator[Step]:
+    size = spec.annotations.get(oci.ROOT_SIZE, "")
+    options = (("mode", "0755"), *((("size", size),) if size else ()))
+    if size.isdecimal():  # one file a page at most, as the kernel's own limit for all of memory
+        options += (("nr_inodes", str(max(int(size) // 4096, 1024))),)
+    yield s.Filesystem(top, "tmpfs", NODEV, options)
+    for directory in spec.annotations.get(oci.ROOT_DIRECTORIES, "").split():
+        name, mode, uid, gid = directory.rsplit(":", 3)
+        yield s.MakeNode(top, name, S_IFDIR | int(mode, 8), 0, 0, int(uid), int(gid))
+    for link in spec.annotations.get(oci.ROOT_LINKS, "").split():
+        name, _, target = link.partition("=")
+        yield s.MakeLink(top, name, target)
+    for key, content in spec.annotations.items():
+        if key.startswith(oci.ROOT_FILE):
+            yield s.WriteFile(top, key.removeprefix(oci.ROOT_FILE), 0o644, content.encode())
+
+
+def _mount(mount: oci.Mount, number: str, context: Context) -> Iterator[Step]:
+    flags, place = Flags(mount.options), clean(mount.destination)
+    mount = mount.replace(destination=place)
+    if context.options.oci:
+        _check_place(mount)
+    if flags.remount:
+        yield from _remount(mount, flags, context)
+        return
+    if mount.type == "cgroup" and not is_bind(mount):
+        from stockade.sandbox.plan_cgroup_mounts import cgroup
+
+        yield from cgroup(mount, flags, context, context.locate(place))
+        return
+    tree = context.trees.get(number) or context.slots.new(mount.source if is_bind(mount) else f"new {mount.type}")
+    if is_bind(mount):
+        yield from _bind(mount, flags, context, tree, copied=number in context.trees)
     else:
-        tree = slots.new(f"new {mount.type}")
-        data = tuple((key, value) for key, value in flags.data if (key, value) != ("newinstance", ""))
-        yield s.Filesystem(tree, mount.type, flags.attributes, data)
-    if mount.destination in KERNEL_PLACES and mount.destination not in known:
-        yield s.EnsureReal(target, top, mount.destination[1:])
-    else:
-        yield s.EnsureLike(target, *locate(mount.destination, top, known), tree)
-    yield s.Attach(tree, target)
+        yield from _filesystem(mount, flags, context, tree)
+    yield from _point(place, tree, context)
+    yield s.Attach(tree, context.target(place))
     for propagation, recursive in flags.propagation:
         yield s.SetAttributes(tree, 0, 0, propagation, recursive)
-    known[mount.destination] = tree
+    if place in KERNEL_PLACES:
+        context.known[place] = tree
 
 
-def _bind(mount: oci.Mount, flags: Flags, slots: Slots, tree: Slot, *, copied: bool) -> Iterator[Step]:
-    if flags.data:
+def _check_place(mount: oci.Mount) -> None:
+    """Refuse what runc refuses: a mount on the root, and over parts of /proc; checked again when it has been opened."""
+    place = mount.destination
+    if place == "/":
+        raise StockadeError("a mount on / would hide the root file system", hint="change root.path instead")
+    if place.startswith("/proc/") and place not in PROC_FILES:
         raise StockadeError(
-            f"mount {mount.destination}: a bind mount has no option {flags.data[0][0]}",
-            hint=f"options: {' '.join(ATTRIBUTES)} {' '.join(PROPAGATION)}",
+            f"mount {place}: nothing is mounted inside /proc, where programs look for the truth about themselves",
+            hint=f"except on {' '.join(sorted(PROC_FILES))}",
         )
-    if not copied:  # by the supervisor
-        source = slots.new(f"host {mount.source}")
+    if place == "/proc" and not is_bind(mount) and mount.type != "proc":
+        raise StockadeError(f"mount /proc: type {mount.type} is not proc", hint="mount it elsewhere")
+
+
+def _point(place: str, tree: Slot, context: Context) -> Iterator[Step]:
+    target = context.target(place)
+    if place in KERNEL_PLACES:
+        yield s.EnsureReal(target, context.top, place[1:])
+    elif place in PROC_FILES and "/proc" in context.known:
+        yield s.Ensure(target, *context.locate(place), directory=False, mode=0o644)
+    else:
+        yield s.EnsureLike(target, *context.locate(place), tree)
+
+
+def _filesystem(mount: oci.Mount, flags: Flags, context: Context, tree: Slot) -> Iterator[Step]:
+    literal, attributes = context.options.oci, flags.all_attributes
+    if not mount.type:
+        raise StockadeError(f"mount {mount.destination}: it has no type", hint="give the type, or the option bind")
+    if idmap_of(mount, flags):
+        raise StockadeError(f"mount {mount.destination}: only a bind mount has ids to shift", hint="leave out idmap")
+    data = [pair for pair in flags.data if pair != ("newinstance", "")]  # every devpts is one, since Linux 4.7
+    if literal:
+        data = [(word, "") for word in flags.superblock] + data
+        data[:0] = [("source", mount.source)] if mount.source else []
+        if context.spec.linux.mount_label and mount.type in {"tmpfs", "mqueue", "devpts"}:
+            data.append(("context", context.spec.linux.mount_label))
+        if attributes & RDONLY and mount.type not in {"tmpfs", "proc", "sysfs", "mqueue", "devpts", "cgroup2"}:
+            data.append(("ro", ""))  # the device itself isn't written either
+    # Mount points and devices can still be made in these: read-only when all are there.
+    late = attributes & RDONLY and (mount.type == "tmpfs" or mount.destination == "/dev")
+    if late:
+        attributes &= ~RDONLY
+        context.late.append(tree)
+    yield s.Filesystem(tree, mount.type, attributes, tuple(data))
+    if literal and mount.type == "tmpfs":
+        given = {key for key, _ in data}
+        keep = 0 if "mode" in given else KEEP_MODE
+        if flags.copy_up:
+            keep |= CONTENT | (0 if given & {"uid", "gid"} else KEEP_OWNER)
+        if keep:
+            yield s.LikeCovered(tree, *context.locate(mount.destination), keep)
+
+
+def _bind(mount: oci.Mount, flags: Flags, context: Context, tree: Slot, *, copied: bool) -> Iterator[Step]:
+    refuse_data(mount, flags)
+    if not copied:  # by the supervisor, or before the host's mounts were cut off
+        source = context.source(mount.source)
         yield s.Open(source, mount.source, O_PATH)
         yield s.CloneTree(tree, source, flags.recursive)
+    if context.options.oci:
+        yield from _literal_attributes(mount, flags, context, tree, copied=copied)
+        return
     # Of a volume's device nodes none works, unless the mode said so: a bind of /dev or of a node in it.
-    attributes = flags.attributes
+    attributes = flags.all_attributes
     if not f"{mount.source}/".startswith("/dev/") and "dev" not in mount.options:
         attributes |= NODEV
-    if attributes:
+    propagation = _cut_off(flags, context) if copied else 0
+    if attributes or propagation:
         clear = ATIME_MASK if attributes & ATIME_MASK else 0
-        yield s.SetAttributes(tree, attributes, clear, 0, recursive=True)
+        yield s.SetAttributes(tree, attributes, clear, propagation, recursive=True)
 
 
-def _cgroup(mount: oci.Mount, flags: Flags, slots: Slots, place: tuple[Slot, str], options: Options) -> Iterator[Step]:
-    target = slots.new(f"{mount.destination} in root")
-    if not options.v1:
-        tree = slots.new("new cgroup2")
-        yield s.Filesystem(tree, "cgroup2", flags.attributes, ())
-        yield s.EnsureLike(target, *place, tree)
-        yield s.Attach(tree, target)
-        return
-    holder = slots.new("cgroup tmpfs")
-    yield s.Filesystem(holder, "tmpfs", flags.attributes & ~RDONLY, (("mode", "0755"),))
-    yield s.EnsureLike(target, *place, holder)
-    yield s.Attach(holder, target)
-    for name, controllers in options.v1:
-        tree, below = slots.new(f"cgroup {name}"), slots.new(f"{mount.destination}/{name} in root")
-        words = controllers.split(",")
-        data = (("none", ""), ("name", words[0][5:])) if words[0].startswith("name=") else tuple((w, "") for w in words)
-        yield s.Filesystem(tree, "cgroup", flags.attributes, data)
-        yield s.Ensure(below, holder, name, directory=True, mode=0o755)
-        yield s.Attach(tree, below)
-    if flags.attributes & RDONLY:
-        yield s.SetAttributes(holder, RDONLY, 0, 0, recursive=False)
+def _cut_off(flags: Flags, context: Context) -> int:
+    """Give the propagation that makes a copy of a host's mount no peer of it: what is mounted inside stays inside."""
+    follows = _inherits(context.spec) and not flags.propagation
+    return MS_SLAVE if follows or flags.wants(MS_SLAVE) or flags.wants(MS_SHARED) else MS_PRIVATE
 
 
-def _devices(spec: oci.Spec, slots: Slots, top: Slot, known: dict[str, Slot]) -> Iterator[Step]:
-    dev = known.get("/dev")
-    own = dev is not None and any(m.destination == "/dev" and m.type == "tmpfs" for m in spec.mounts)
-    user_namespace = spec.linux.namespace("user") is not None
-    given = {device.path for device in spec.linux.devices}
-    if own and dev is not None:
-        for name, major, minor in DEFAULT_DEVICES:
-            if f"/dev/{name}" not in given:
-                device = oci.LinuxDevice(f"/dev/{name}", "c", major, minor, 0o666, 0, 0)
-                yield _device(device, dev, name, user_namespace=user_namespace)
-        for name, target in DEFAULT_LINKS:
-            yield s.MakeLink(dev, name, target)
-    parents: dict[str, Slot] = {"/dev": dev} if dev is not None else {}
-    for device in spec.linux.devices:
-        directory, _, name = device.path.rpartition("/")
-        if directory not in parents:
-            parents[directory] = slots.new(f"{directory} in root")
-            yield s.Ensure(parents[directory], *locate(directory, top, known), directory=True, mode=0o755)
-        yield _device(device, parents[directory], name, user_namespace=user_namespace)
+def _literal_attributes(
+    mount: oci.Mount, flags: Flags, context: Context, tree: Slot, *, copied: bool
+) -> Iterator[Step]:
+    """As the Spec says, with one thing beside: read-only holds for all that is mounted below, as Docker has it."""
+    if mount.destination == "/proc":
+        yield s.ProcRoot(tree)
+    propagation = 0
+    if not _peers(context.spec, flags) and (copied or _follows_the_host(context.spec)):
+        propagation = _cut_off(flags, context)
+    deep = (flags.deep | flags.attributes & RDONLY) & ~ATIME_MASK
+    if deep or propagation:
+        yield s.SetAttributes(tree, deep, 0, propagation, recursive=True)
+    if own := flags.attributes & ~ATIME_MASK & ~deep:
+        yield s.SetAttributes(tree, own, 0, 0, recursive=False)
+    if flags.cleared:
+        yield s.Relax(tree, flags.attributes & ATIME_MASK, flags.cleared, recursive=False)
+    if flags.deep_cleared:
+        yield s.Relax(tree, flags.deep & ATIME_MASK, flags.deep_cleared, recursive=True)
 
 
-def _device(device: oci.LinuxDevice, directory: Slot, name: str, *, user_namespace: bool) -> Step:
-    kind = {"c": S_IFCHR, "u": S_IFCHR, "b": S_IFBLK, "p": S_IFIFO}[device.type]
-    if user_namespace and kind != S_IFIFO:
-        return s.BindNode(directory, name, device.path, kind, device.major, device.minor)
-    mode = kind | (device.file_mode if device.file_mode is not None else 0o666) & 0o7777
-    return s.MakeNode(directory, name, mode, device.major, device.minor, device.uid or 0, device.gid or 0)
+def _remount(mount: oci.Mount, flags: Flags, context: Context) -> Iterator[Step]:
+    """Change what is mounted there already: the mount's own attributes, and options of its file system."""
+    target = context.known.get(mount.destination) or context.target(mount.destination)
+    if mount.destination not in context.known:
+        yield s.OpenInside(target, *context.locate(mount.destination))
+    if flags.data and not is_bind(mount):
+        yield s.Reconfigure(target, tuple(flags.data))
+    if flags.all_attributes & ~ATIME_MASK:
+        yield s.SetAttributes(target, flags.attributes & ~ATIME_MASK, 0, 0, recursive=False)
+    if flags.deep:
+        yield s.SetAttributes(target, flags.deep & ~ATIME_MASK, 0, 0, recursive=True)
+    if flags.cleared:
+        yield s.Relax(target, flags.attributes & ATIME_MASK, flags.cleared, recursive=False)
+    for propagation, recursive in flags.propagation:
+        yield s.SetAttributes(target, 0, 0, propagation, recursive)
 
 
-def _kernel_interfaces(spec: oci.Spec, slots: Slots, top: Slot, known: dict[str, Slot]) -> Iterator[Step]:
+def _kernel_interfaces(spec: oci.Spec, context: Context) -> Iterator[Step]:
     for path in spec.linux.readonly_paths:
-        yield s.ReadOnly(*locate(path, top, known))
+        place, below = context.locate(clean(path))
+        yield s.ReadOnly(place, below, RDONLY if context.options.oci else RDONLY | NOSUID | NODEV | NOEXEC)
     if spec.linux.masked_paths:
-        null = slots.new("host /dev/null")
+        null = context.slots.new("host /dev/null")
         yield s.Open(null, "/dev/null", O_PATH)
         for path in spec.linux.masked_paths:
-            place, below = locate(path, top, known)
+            place, below = context.locate(clean(path))
             yield s.Mask(place, null, below)

@@ -21,7 +21,7 @@ HOOK = "config.json names the hook under $.hooks: repair or remove it there"
 
 
 def failure(steps: Sequence[Step], number: int, error: int, said: bytes = b"") -> StockadeError:
-    """Turn the number of a step and an errno into an error with step, cause and remedy; `said` is a hook's output."""
+    """Turn the number of a step and an errno into an error with step, cause and remedy; `said` by hook or kernel."""
     if number >= len(steps):
         return StockadeError(f"the launcher stopped at step {number + 1}: {os.strerror(error)}")
     step = steps[number]
@@ -32,6 +32,8 @@ def failure(steps: Sequence[Step], number: int, error: int, said: bytes = b"") -
     if isinstance(step, s.Hook):
         return StockadeError(hook_failed(step.when, step.index, step.path, error, said), hint=HOOK)
     message = f"step {number + 1} of {len(steps)}, {step}: {os.strerror(error)}"
+    if words := "".join([letter for letter in said.decode(errors="replace").strip() if letter.isprintable()]):
+        message += f" ({words})"
     return StockadeError(message, hint=remedy(step, error))
 
 

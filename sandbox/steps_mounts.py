@@ -8,6 +8,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from stockade.sandbox.steps_base import Slot
 
+ATIME_BITS = 0x70
+
 
 class Propagation(Step):
     """mount(2) with MS_PRIVATE and the like."""
@@ -17,7 +19,8 @@ class Propagation(Step):
     flags: int
 
     def __str__(self) -> str:
-        return f"make the propagation of {self.path} {'private' if self.flags & 1 << 18 else 'slave'}, recursively"
+        how = next((word for bit, word in PROPAGATIONS.items() if self.flags & bit), "unchanged")
+        return f"make the propagation of {self.path} {how}{', recursively' if self.flags & 1 << 14 else ''}"
 
 
 class Open(Step):
@@ -88,14 +91,77 @@ class SetAttributes(Step):
         return f"make {self.mount} {', '.join(words)}{', recursively' if self.recursive else ''}"
 
 
-class WritableTop(Step):
-    """Take MOUNT_ATTR_RDONLY off the top mount of a tree."""
+class Relax(Step):
+    """mount_setattr(2), bit by bit where it is refused: what is locked stays."""
 
-    why = "mount points can still be made; read-only again when all are there"
+    why = "a flag of the source that the Spec takes back; one that an outer user namespace has locked stays on"
+    mount: Slot
+    set: int
+    clear: int
+    recursive: bool
+
+    def __str__(self) -> str:
+        words = [f"not {attribute_names(bits)}"] if (bits := self.clear & ~ATIME_BITS) else []
+        words += [attribute_names(self.set) or "relatime"] if self.clear & ATIME_BITS else []
+        return f"make {self.mount} {', '.join(words)} where that is allowed{', recursively' if self.recursive else ''}"
+
+
+class ReadOnlyBelow(Step):
+    """MOUNT_ATTR_RDONLY for all mounts of a tree, and off its top again unless it was there."""
+
+    why = "mount points can still be made in the top; read-only again when all are there"
     mount: Slot
 
     def __str__(self) -> str:
-        return f"make the top of {self.mount} writable for now"
+        return f"make all below the top of {self.mount} read-only"
+
+
+class Reconfigure(Step):
+    """fspick(2) and fsconfig(2): other options for a file system that is mounted."""
+
+    why = "the Spec says remount"
+    mount: Slot
+    options: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        options = " ".join(f"{key}={value}" if value else key for key, value in self.options)
+        return f"change the file system of {self.mount}: {options}"
+
+
+class ProcRoot(Step):
+    """fstatfs(2): the root of a procfs."""
+
+    why = "programs and this runtime itself look for the truth in /proc (CVE-2019-16884)"
+    mount: Slot
+
+    def __str__(self) -> str:
+        return f"refuse {self.mount} if it is not the root of a procfs"
+
+
+class OpenInside(Step):
+    """openat2(2) in a root."""
+
+    why = "what is mounted there already"
+    to: Slot
+    root: Slot
+    path: str
+
+    def __str__(self) -> str:
+        return f"open {self.path} in {self.root} as {self.to}"
+
+
+class LikeCovered(Step):
+    """fchmod(2) of a new file system's root as the directory has it that it covers; with 4 a copy of all in it."""
+
+    why = "a tmpfs over /tmp is as open as /tmp was (runc does the same); tmpcopyup"
+    tree: Slot
+    root: Slot
+    path: str
+    what: int
+
+    def __str__(self) -> str:
+        words = [word for bit, word in ((1, "mode"), (2, "owner"), (4, "content")) if self.what & bit]
+        return f"give {self.tree} the {', '.join(words)} of {self.path} in {self.root}"
 
 
 class Ensure(Step):
@@ -197,6 +263,39 @@ class MakeLink(Step):
         return f"link {self.name} to {self.target} in {self.directory}"
 
 
+class Device(Step):
+    """mknodat(2), or the host's node bound where that is refused or `bind` says so; the right one there is left."""
+
+    why = "the device that the Spec names; never another node, whatever the image has there (CVE-2025-31133)"
+    directory: Slot
+    name: str
+    source: str
+    mode: int
+    major: int
+    minor: int
+    uid: int
+    gid: int
+    bind: bool
+
+    def __str__(self) -> str:
+        kind = {0o020000: "c", 0o060000: "b"}.get(self.mode & 0o170000, "p")
+        verb = "bind the host's" if self.bind else "make"
+        return f"{verb} {self.name} in {self.directory}: {kind} {self.major}:{self.minor} mode {self.mode & 0o7777:04o}"
+
+
+class Link(Step):
+    """symlinkat(2) in a directory that may be the image's; what is there stays, unless it is to be replaced."""
+
+    why = "names that programs expect"
+    directory: Slot
+    name: str
+    target: str
+    replace_: bool
+
+    def __str__(self) -> str:
+        return f"link {self.name} to {self.target} in {self.directory} unless it is there"
+
+
 class Mask(Step):
     """Cover a file with the null device and a directory with an empty tmpfs."""
 
@@ -210,11 +309,12 @@ class Mask(Step):
 
 
 class ReadOnly(Step):
-    """Bind a path over itself, read-only with all below."""
+    """Bind a path over itself, read-only and the like with all below."""
 
     why = "capabilities don't guard these: uid 0 with none can write them"
     root: Slot
     path: str
+    attributes: int
 
     def __str__(self) -> str:
         return f"make {self.path} in {self.root} read-only"
@@ -243,11 +343,35 @@ class Pivot(Step):
         return f"make {self.root} the root and detach the old one"
 
 
+class MoveRoot(Step):
+    """chroot(2) into a root that is mounted over the old one, after the old one's procfs and sysfs are gone."""
+
+    why = "--no-pivot: where the old root is the initramfs, pivot_root(2) is refused"
+    root: Slot
+
+    def __str__(self) -> str:
+        return f"make {self.root} the root by chroot and detach the kernel's file systems of the old one"
+
+
+class Chroot(Step):
+    """chroot(2)."""
+
+    why = "the mount namespace is another's: its root is left alone"
+    root: Slot
+
+    def __str__(self) -> str:
+        return f"change the root to {self.root}"
+
+
 class Idmap(Step):
-    """mount_setattr(2) with MOUNT_ATTR_IDMAP and the new process's user namespace (Linux 5.12)."""
+    """mount_setattr(2) with MOUNT_ATTR_IDMAP (Linux 5.12): a user namespace of these maps, or the new process's."""
 
     why = "the files on disk belong to ids that the container doesn't have: their 0 becomes its 0"
     tree: Slot
+    uids: str = ""
+    gids: str = ""
+    recursive: bool = True
 
     def __str__(self) -> str:
-        return f"shift the ids of {self.tree} by the container's map"
+        by = f"the map {' '.join(self.uids.split())}" if self.uids else "the container's map"
+        return f"shift the ids of {self.tree} by {by}{'' if self.recursive else ', not of mounts below'}"

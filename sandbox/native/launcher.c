@@ -61,7 +61,7 @@ void proc_path(char path[64], pid_t pid, const char *name) {
     strcpy(path + at, name);
 }
 
-static int write_proc(pid_t pid, const char *name, const char *value) {
+int write_proc(pid_t pid, const char *name, const char *value) {
     char path[64];
     proc_path(path, pid, name);
     int fd = open(path, O_WRONLY | O_CLOEXEC);
@@ -89,19 +89,6 @@ static int place(int fd, pid_t pid) {
     for (pid_t p = pid; p; p /= 10)
         digits[--n] = (char)('0' + p % 10);
     return write(fd, digits + n, sizeof digits - (size_t)n) < 0 ? -1 : 0;
-}
-
-/* Shift the ids of a detached tree by the map of the child's user namespace. The child has the same open file of it. */
-static int idmap(int tree, pid_t pid) {
-    char path[64];
-    proc_path(path, pid, "ns/user");
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return -1;
-    struct mount_attr a = {.attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (uint64_t)fd};
-    int result = (int)syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH | AT_RECURSIVE, &a, sizeof a), error = errno;
-    close(fd);
-    return errno = error, result;
 }
 
 /* ---- the containers that run ------------------------------------------------------------------------------------ */
@@ -173,7 +160,7 @@ static int parent_step(uint32_t op, struct launched *l, const uint8_t *child_fro
         return write_proc(l->pid, "uid_map", uids) < 0 || write_proc(l->pid, "gid_map", gids) < 0 ? -1 : 0;
     }
     if (op == OP_IDMAP)
-        return idmap(descriptor(), l->pid);
+        return idmap(l->pid);
     return outside_step(op, l->pid > 0 ? l->pid : 0);
 }
 

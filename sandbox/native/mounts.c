@@ -3,9 +3,13 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <linux/mount.h>
+#include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "plan.h"
@@ -15,24 +19,6 @@ void step_clone_tree(void) {
     int to = slot_number(), from = descriptor();
     unsigned recursive = number() ? AT_RECURSIVE : 0;
     put(to, check(syscall(SYS_open_tree, from, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | recursive)));
-}
-
-void step_filesystem(void) {
-    int to = slot_number();
-    const char *type = text();
-    unsigned attributes = (unsigned)number();
-    uint64_t n = number();
-    int fs = check(syscall(SYS_fsopen, type, FSOPEN_CLOEXEC));
-    for (; n; n--) {
-        const char *key = text(), *value = text();
-        if (*value)
-            check(syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, key, value, 0));
-        else
-            check(syscall(SYS_fsconfig, fs, FSCONFIG_SET_FLAG, key, NULL, 0));
-    }
-    check(syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0));
-    put(to, check(syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, attributes)));
-    close(fs);
 }
 
 void attach(int tree, int target) {
@@ -55,29 +41,50 @@ void step_set_attributes(void) {
     set_attributes(mount, set, clear, propagation, (unsigned)number());
 }
 
-/* Take read-only from the top of a tree again, so that mount points can be made; a mount that the host locked stays so. */
-void step_writable_top(void) {
+/* Make all that is mounted below a tree's top read-only, and the top what it was: mount points can be made in it. */
+void step_read_only_below(void) {
+    int mount = descriptor();
+    struct statvfs s;
     struct mount_attr a = {.attr_clr = MOUNT_ATTR_RDONLY};
-    if (syscall(SYS_mount_setattr, descriptor(), "", AT_EMPTY_PATH, &a, sizeof a) < 0 && errno != EPERM)
-        failed();
+    check(fstatvfs(mount, &s));
+    set_attributes(mount, MOUNT_ATTR_RDONLY, 0, 0, 1);
+    if (!(s.f_flag & ST_RDONLY) && syscall(SYS_mount_setattr, mount, "", AT_EMPTY_PATH, &a, sizeof a) < 0 && errno != EPERM)
+        failed(); /* EPERM: locked by an outer user namespace */
 }
 
-/* Where mknod is refused, in a user namespace, a device is the host's own node, bound: only if it is the device meant. */
-void step_bind_node(void) {
-    int directory = descriptor();
-    const char *name = text(), *source = text();
-    mode_t type = (mode_t)number();
-    unsigned major_number = (unsigned)number(), minor_number = (unsigned)number();
-    int tree = check(syscall(SYS_open_tree, AT_FDCWD, source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_SYMLINK_NOFOLLOW));
+/* Take flags off, and set times. What an outer user namespace has locked stays as it is: less is allowed than was asked for. */
+void step_relax(void) {
+    int mount = descriptor();
+    uint64_t set = number(), clear = number();
+    unsigned recursive = number() ? AT_RECURSIVE : 0;
+    struct mount_attr all = {.attr_set = set, .attr_clr = clear};
+    if (syscall(SYS_mount_setattr, mount, "", AT_EMPTY_PATH | recursive, &all, sizeof all) == 0)
+        return;
+    if (errno != EPERM)
+        failed();
+    for (uint64_t bit = 1; bit && bit <= clear; bit <<= 1) {
+        struct mount_attr one = {.attr_clr = clear & bit};
+        if (bit & MOUNT_ATTR__ATIME) {
+            if (bit != (MOUNT_ATTR__ATIME & -MOUNT_ATTR__ATIME))
+                continue; /* the three bits are one number */
+            one = (struct mount_attr){.attr_set = set & MOUNT_ATTR__ATIME, .attr_clr = clear & MOUNT_ATTR__ATIME};
+        }
+        if (one.attr_clr && syscall(SYS_mount_setattr, mount, "", AT_EMPTY_PATH | recursive, &one, sizeof one) < 0 && errno != EPERM)
+            failed();
+    }
+}
+
+enum { PROC_ROOT_INODE = 1 };
+
+/* What is bound over /proc must be a procfs, and its root: not a directory that looks like one. */
+void step_proc_root(void) {
+    int mount = descriptor();
+    struct statfs fs;
     struct stat s;
-    check(fstat(tree, &s));
-    if ((s.st_mode & S_IFMT) != type || s.st_rdev != makedev(major_number, minor_number))
-        failed_with(ENODEV);
-    check(mknodat(directory, name, S_IFREG | 0600, 0));
-    int target = check(open_entry(directory, name));
-    attach(tree, target);
-    close(target);
-    close(tree);
+    check(fstatfs(mount, &fs));
+    check(fstat(mount, &s));
+    if (fs.f_type != PROC_SUPER_MAGIC || s.st_ino != PROC_ROOT_INODE)
+        failed_with(EINVAL);
 }
 
 enum { COVER = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC };
@@ -133,6 +140,7 @@ void step_mask(void) {
 void step_read_only(void) {
     int root = descriptor();
     const char *path = text();
+    uint64_t attributes = number();
     int target = open_inside(root, path, O_PATH, 0);
     if (target < 0) {
         if (errno == ENOENT || errno == ENOTDIR)
@@ -141,7 +149,7 @@ void step_read_only(void) {
     }
     int tree = check(syscall(SYS_open_tree, target, "",
                              OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE));
-    set_attributes(tree, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, 0, 0, 1);
+    set_attributes(tree, attributes, 0, 0, 1);
     attach(tree, target);
     close(tree);
     close(target);
@@ -157,3 +165,52 @@ void step_pivot(void) {
     check(chdir("/"));
     leave_host();
 }
+
+/* Tell the type of a line of mountinfo, and cut it at the end of its mount point, which is given; NULL for another type. */
+static char *kernel_file_system(char *line) {
+    if (!strstr(line, " - proc ") && !strstr(line, " - sysfs "))
+        return NULL;
+    for (int blanks = 0; *line; line++)
+        if (*line == ' ' && ++blanks == 4) {
+            char *end = strchr(line + 1, ' ');
+            if (end)
+                *end = 0;
+            return line + 1;
+        }
+    return NULL;
+}
+
+/* Detach each procfs and sysfs that this process can name, so that only those of the new root are left: with another one at
+ * hand, who may mount in the container gets one without its masks (mount_too_revealing in fs/namespace.c). */
+static void detach_kernel_file_systems(void) {
+    static char mounts[1 << 20];
+    size_t length = 0;
+    ssize_t n;
+    int fd = check(open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC));
+    while ((n = read(fd, mounts + length, sizeof mounts - 1 - length)) > 0)
+        length += (size_t)n;
+    check(n);
+    close(fd);
+    for (char *line = mounts, *end; (end = strchr(line, '\n')); line = end + 1) {
+        *end = 0;
+        char *point = kernel_file_system(line);
+        if (point && syscall(SYS_umount2, point, 2 | 8 /* MNT_DETACH | UMOUNT_NOFOLLOW */) < 0 && errno != EINVAL && errno != ENOENT)
+            failed();
+    }
+}
+
+static void change_root(int root) {
+    check(fchdir(root));
+    check(chroot("."));
+    check(chdir("/"));
+    leave_host();
+}
+
+/* --no-pivot: the new root lies over the old one already. A path of this process still begins in the old one. */
+void step_move_root(void) {
+    int root = descriptor();
+    detach_kernel_file_systems();
+    change_root(root);
+}
+
+void step_chroot(void) { change_root(descriptor()); }

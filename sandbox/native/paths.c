@@ -80,6 +80,11 @@ void step_open(void) {
     put(to, check(open(path, (int)flags | O_CLOEXEC)));
 }
 
+void step_open_inside(void) {
+    int to = slot_number(), root = descriptor();
+    put(to, check(open_inside(root, text(), O_PATH, 0)));
+}
+
 void step_ensure(void) {
     int to = slot_number(), root = descriptor();
     const char *path = text();

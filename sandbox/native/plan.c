@@ -182,7 +182,7 @@ static void take(enum op op) {
     case OP_FILESYSTEM: return step_filesystem();
     case OP_ATTACH: return step_attach();
     case OP_SET_ATTRIBUTES: return step_set_attributes();
-    case OP_WRITABLE_TOP: return step_writable_top();
+    case OP_READ_ONLY_BELOW: return step_read_only_below();
     case OP_ENSURE: return step_ensure();
     case OP_ENSURE_LIKE: return step_ensure_like();
     case OP_ENSURE_REAL: return step_ensure_real();
@@ -227,6 +227,15 @@ static void take(enum op op) {
     case OP_MEMORY_POLICY: return step_memory_policy();
     case OP_HOOK: return step_hook();
     case OP_CLOSE: put(slot_number(), -1); return;
+    case OP_RELAX: return step_relax();
+    case OP_RECONFIGURE: return step_reconfigure();
+    case OP_PROC_ROOT: return step_proc_root();
+    case OP_OPEN_INSIDE: return step_open_inside();
+    case OP_LIKE_COVERED: return step_like_covered();
+    case OP_DEVICE: return step_device();
+    case OP_LINK: return step_link();
+    case OP_MOVE_ROOT: return step_move_root();
+    case OP_CHROOT: return step_chroot();
     default: failed_with(EBADMSG); /* CLONE, PLACE, WRITE_MAPS and the like are the launcher's own */
     }
 }

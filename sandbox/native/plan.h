@@ -18,13 +18,14 @@
 #define OPS(X)                                                                                                         \
     X(CLONE) X(PLACE) X(WRITE_MAPS) X(WAIT_MAPS) X(WAIT_SUPERVISOR) X(CLOSE_OTHERS) X(DEATH_SIGNAL) X(SET_IDS)         \
     X(UNSHARE) X(JOIN) X(PROPAGATION) X(OPEN) X(CLONE_TREE) X(FILESYSTEM) X(ATTACH) X(SET_ATTRIBUTES)       \
-    X(WRITABLE_TOP) X(ENSURE) X(ENSURE_LIKE) X(ENSURE_REAL) X(REFUSE_LINK) X(MAKE_NODE) X(BIND_NODE) X(MAKE_LINK)      \
+    X(READ_ONLY_BELOW) X(ENSURE) X(ENSURE_LIKE) X(ENSURE_REAL) X(REFUSE_LINK) X(MAKE_NODE) X(BIND_NODE) X(MAKE_LINK)      \
     X(MASK) X(READ_ONLY) X(WRITE_FILE) X(PIVOT) X(SESSION) X(KEYRING) X(RLIMIT) X(HOSTNAME) X(DOMAINNAME) X(SYSCTL)    \
     X(OOM_SCORE) X(UMASK) X(BOUNDING) X(SECUREBITS) X(CAPABILITIES) X(AMBIENT) X(NO_NEW_PRIVS) X(DUMPABLE)             \
     X(TERMINAL) X(STDIO) X(OWN_STDIO) X(SECCOMP) X(WORKING_DIRECTORY) X(READY) X(INIT) X(EXECUTE) X(LOOPBACK)          \
     X(IDMAP) X(GUARD) X(JOIN_FIRST) X(HOLD) X(FIND) X(WAIT_START) X(PRESERVE) X(RLIMIT_ROOM)            \
     X(SCHEDULER) X(IO_PRIORITY) X(AFFINITY) X(HOST_PROC) X(TIME_OFFSETS) X(LABEL) X(PERSONALITY) X(MEMORY_POLICY)      \
-    X(HOOK) X(CLOSE)
+    X(HOOK) X(CLOSE) X(RELAX) X(RECONFIGURE) X(PROC_ROOT) X(OPEN_INSIDE) X(LIKE_COVERED) X(DEVICE) X(LINK) X(MOVE_ROOT)       \
+    X(CHROOT)
 
 enum op {
 #define X(name) OP_##name,
@@ -109,6 +110,10 @@ void kill_all(void);
 
 /* launcher.c: /proc/PID/NAME, of this process where `pid` is 0; names are ours and short */
 void proc_path(char path[64], pid_t pid, const char *name);
+int write_proc(pid_t pid, const char *name, const char *value); /* -1 with errno */
+
+/* idmap.c: the step IDMAP of the first list. -1 with errno. */
+int idmap(pid_t pid);
 
 /* attributes.c: a step of the first list about the new process, or about the launcher itself before it has cloned (0). -1 with errno. */
 int outside_step(uint32_t op, pid_t pid);

@@ -11,6 +11,7 @@
 
 /* paths.c: what is opened and made inside a root */
 void step_open(void);
+void step_open_inside(void);
 void step_ensure(void);
 void step_ensure_like(void);
 void step_ensure_real(void);
@@ -29,16 +30,30 @@ int ensure(int root, const char *path, int directory, mode_t mode);
 
 /* mounts.c: trees of mounts, covers, the new root */
 void step_clone_tree(void);
-void step_filesystem(void);
 void step_attach(void);
 void step_set_attributes(void);
-void step_writable_top(void);
-void step_bind_node(void);
+void step_read_only_below(void);
+void step_relax(void);
+void step_proc_root(void);
 void step_mask(void);
 void step_read_only(void);
 void step_pivot(void);
+void step_move_root(void);
+void step_chroot(void);
 
 void attach(int tree, int target);
+
+/* filesystem.c: new file systems */
+void step_filesystem(void);
+void step_reconfigure(void);
+
+/* copyup.c: a new file system that begins with what it covers */
+void step_like_covered(void);
+
+/* devices.c */
+void step_bind_node(void);
+void step_device(void);
+void step_link(void);
 
 /* identity.c: ids, capabilities, limits, the filter, the settings of namespaces */
 void step_set_ids(void);

@@ -83,9 +83,7 @@ def test_masks_cover_what_the_mounts_made_and_come_before_the_root_is_pivoted() 
 
 def test_a_read_only_root_is_read_only_with_all_below_before_anything_is_mounted_in_it() -> None:
     steps_ = plan(a_spec(), Options()).child
-    deep = next(
-        i for i, step in enumerate(steps_) if isinstance(step, steps.SetAttributes) and step.set == 1 and step.recursive
-    )
+    deep = next(i for i, step in enumerate(steps_) if isinstance(step, steps.ReadOnlyBelow))
 
     assert deep < next(i for i, step in enumerate(steps_) if isinstance(step, steps.EnsureLike))
 
