@@ -47,8 +47,8 @@ class Log:
     def write(self, level: str, message: str, hint: str = "") -> None:
         """Tell of something: to the log and, if there is none or it is an error, to standard error.
 
-        `level` is "error", "warning" or "debug". A log that is full or a closed standard error lose it. Standard error of
-        `create` and `exec` becomes the container's: what may be said in a log doesn't belong among a program's lines.
+        `level` is "error", "warning" or "debug". A log that is full or a closed standard error lose it. The container
+        inherits standard error of `create` and `exec`: what can be said in a log stays out of a program's own lines.
         """
         if level == "debug" and not self.debug:
             return
