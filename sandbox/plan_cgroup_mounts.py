@@ -36,7 +36,7 @@ def _v2(mount: oci.Mount, flags: Flags, context: Context, place: tuple[Slot, str
     if confined and not own:  # a cgroup2 shows a cgroup namespace, and only who owns that may mount it
         yield from _bound(options.cgroup2, tree, flags, context)
     else:
-        data = tuple(flags.data) if options.oci else ()
+        data = (*_source("cgroup", context), *flags.data) if options.oci else ()
         yield s.Filesystem(tree, "cgroup2", flags.all_attributes, data)
     target = context.target(mount.destination)
     yield s.EnsureLike(target, *place, tree)
@@ -54,7 +54,7 @@ def _v1(mount: oci.Mount, flags: Flags, context: Context, place: tuple[Slot, str
     slots, options = context.slots, context.options
     target, holder = context.target(mount.destination), slots.new("cgroup tmpfs")
     tmpfs = flags.all_attributes | (NOSUID | NODEV | NOEXEC if options.oci else 0)
-    yield s.Filesystem(holder, "tmpfs", tmpfs & ~RDONLY, (("mode", "0755"),))
+    yield s.Filesystem(holder, "tmpfs", tmpfs & ~RDONLY, (("mode", "0755"), *_source("tmpfs", context)))
     yield s.EnsureLike(target, *place, holder)
     yield s.Attach(holder, target)
     tree, below = slots.new("cgroup"), slots.new("cgroup directory")
@@ -65,7 +65,7 @@ def _v1(mount: oci.Mount, flags: Flags, context: Context, place: tuple[Slot, str
         if own:
             named = words[0].startswith("name=")
             data = (("none", ""), ("name", words[0][5:])) if named else tuple([(word, "") for word in words])
-            yield s.Filesystem(tree, "cgroup", flags.all_attributes, data)
+            yield s.Filesystem(tree, "cgroup", flags.all_attributes, (*data, *_source("cgroup", context)))
         else:
             yield from _bound(options.v1_paths[number], tree, flags, context)
         yield s.Ensure(below, holder, name, directory=True, mode=0o755)
@@ -75,3 +75,8 @@ def _v1(mount: oci.Mount, flags: Flags, context: Context, place: tuple[Slot, str
                 yield s.MakeLink(holder, word, name)
     if flags.all_attributes & RDONLY:
         yield s.SetAttributes(holder, RDONLY, 0, 0, recursive=False)
+
+
+def _source(name: str, context: Context) -> tuple[tuple[str, str], ...]:
+    """Name what mountinfo shows as the source, as programs in the containers of engines are used to."""
+    return (("source", name),) if context.options.oci else ()

@@ -11,7 +11,7 @@ import os
 import time
 
 from stockade.errors import StockadeError
-from stockade.sandbox import inputs, launch
+from stockade.sandbox import cgroup_view, inputs, launch
 from stockade.sandbox.linux.record import Record
 from stockade.sandbox.oci import lean_json, read
 from stockade.sandbox.plan import Options, plan
@@ -204,6 +204,7 @@ class Maker:
         asked = self.invocation.options
         return Options(
             **inputs.placement(self.cgroup),
+            **cgroup_view.view(self.spec, self.cgroup),
             filter_program=program,
             filter_flags=flags,
             privileged=self.who.privileged,
@@ -214,6 +215,8 @@ class Maker:
             hold=self.spec.hooks is not None,
             preserve=asked["preserve-fds"],
             new_keyring=not asked["no-new-keyring"],
+            in_user_namespace=self.who.nested,
+            no_pivot=asked["no-pivot"],
         )
 
     def _filter(self) -> tuple[bytes, int]:
