@@ -61,9 +61,9 @@ class Container:
             return CREATING if self._locked_by_other() else STOPPED
         if not self.alive():
             return STOPPED
-        if os.path.lexists(f"{self.path}/{SOCKET}"):
-            return CREATED
-        return PAUSED if self._frozen() else RUNNING
+        if self._frozen():
+            return PAUSED
+        return CREATED if os.path.lexists(f"{self.path}/{SOCKET}") else RUNNING
 
     def alive(self) -> bool:
         """Tell whether the first process is there, and no later one that has got its pid."""
@@ -71,9 +71,8 @@ class Container:
         return found is not None and found[0] not in "ZX" and found[1] == self.data.get("start")
 
     def _frozen(self) -> bool:
-        if not self.data.get("cgroups"):
-            return False
-        return any(_says_frozen(line.partition(":")[2]) for line in self.data["cgroups"])
+        lines = [line.partition(":") for line in self.data.get("cgroups") or ()]
+        return any(_says_frozen(path) for names, _, path in lines if not names or "freezer" in names.split(","))
 
     def _locked_by_other(self) -> bool:
         if self.lock >= 0:
