@@ -32,13 +32,27 @@ def sha256(data: bytes) -> bytes:
 
 
 def directory() -> str:
-    """Give the cache's directory: /var/cache/stockade for root, else $XDG_CACHE_HOME/stockade or ~/.cache/stockade."""
-    if os.geteuid() == 0:
+    """Give the cache's directory: /var/cache/stockade for root, else $XDG_CACHE_HOME/stockade or ~/.cache/stockade.
+
+    Root of a user namespace, as which rootless Podman calls its runtime, is one of the others: /var isn't its own.
+    """
+    if os.geteuid() == 0 and _initial_namespace():
         return "/var/cache/stockade"
     base = os.environ.get("XDG_CACHE_HOME", "")
     if not base.startswith("/"):  # XDG base directory specification: relative paths are ignored
         base = os.path.join(os.path.expanduser("~"), ".cache")
     return os.path.join(base, "stockade")
+
+
+def _initial_namespace() -> bool:
+    try:
+        fd = os.open("/proc/self/uid_map", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return True
+    try:
+        return os.read(fd, 64).split() == [b"0", b"0", b"4294967295"]
+    finally:
+        os.close(fd)
 
 
 def get(kind: str, key: bytes) -> bytes | None:

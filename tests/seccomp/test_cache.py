@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -114,6 +116,7 @@ def test_a_full_or_read_only_disk_is_no_error(folder: Path, monkeypatch: pytest.
 
 
 def test_it_lies_where_the_system_keeps_caches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "_initial_namespace", lambda: True)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setenv("HOME", "/home/u")
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
@@ -122,6 +125,8 @@ def test_it_lies_where_the_system_keeps_caches(monkeypatch: pytest.MonkeyPatch) 
     assert cache.directory() == "/c/stockade"
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert cache.directory() == "/var/cache/stockade"
+    monkeypatch.setattr(cache, "_initial_namespace", lambda: False)
+    assert cache.directory() == "/c/stockade"
 
 
 @pytest.mark.kernel
@@ -129,3 +134,14 @@ def test_an_entry_of_another_user_is_a_miss(folder: Path) -> None:
     os.chown(entry(folder), 1000, 1000)
 
     assert cache.get("kind", KEY) is None
+
+
+@pytest.mark.kernel
+def test_root_of_a_user_namespace_keeps_its_cache_at_home() -> None:
+    program = "from stockade.sandbox import cache; print(cache.directory())"
+    environment = {"HOME": "/home/u", "PATH": os.environ["PATH"]}
+    command = ["unshare", "--user", "--map-root-user", sys.executable, "-c", program]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+
+    assert done.stdout == "/home/u/.cache/stockade\n"
