@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from stockade.sandbox.runtime import feature_document
+from stockade.sandbox.runtime.feature_document import document
 from stockade.sandbox.runtime.output import show
 
 TYPE_CHECKING = False
@@ -14,5 +14,5 @@ if TYPE_CHECKING:
 
 def run(invocation: Invocation) -> int:  # noqa: ARG001
     """Print the document."""
-    show(json.dumps(feature_document.document(), indent=2))
+    show(json.dumps(document(), indent=2))
     return 0

@@ -6,8 +6,8 @@ import json
 import os
 
 from stockade.errors import StockadeError
-from stockade.sandbox.runtime import spec_template
 from stockade.sandbox.runtime.output import write_all
+from stockade.sandbox.runtime.spec_template import template
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def run(invocation: Invocation) -> int:
     """Write the configuration into the bundle; one that is there is never replaced."""
     path = os.path.join(invocation.options["bundle"], "config.json")
-    text = json.dumps(spec_template.template(rootless=invocation.options["rootless"]), indent="\t") + "\n"
+    text = json.dumps(template(rootless=invocation.options["rootless"]), indent="\t") + "\n"
     try:
         # O_EXCL follows no link either
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
