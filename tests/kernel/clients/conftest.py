@@ -6,6 +6,7 @@ asserts that the runtime under test made a container meanwhile: its directory of
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kernel.clients import engines
+from tests.kernel.clients.docker import Ctr, Docker
 from tests.kernel.clients.world import World
 
 if TYPE_CHECKING:
@@ -57,10 +59,11 @@ def _rootless(_podman: engines.Podman, archive: Path, _reachable: pwd.struct_pas
     return engines.Podman(_podman.world, archive, _reachable)
 
 
-def _used(engine: engines.Podman) -> Iterator[engines.Podman]:
+@contextlib.contextmanager
+def _used(engine: engines.Podman | Docker | Ctr) -> Iterator[None]:
     before = _changed(engine.state(""))
     try:
-        yield engine
+        yield
     finally:
         engine.clean()
     assert _changed(engine.state("")) > before, f"no container of {engines.RUNTIME} came or went"
@@ -69,10 +72,40 @@ def _used(engine: engines.Podman) -> Iterator[engines.Podman]:
 @pytest.fixture
 def podman(_podman: engines.Podman) -> Iterator[engines.Podman]:
     """Give Podman as root; its containers end with the test."""
-    yield from _used(_podman)
+    with _used(_podman):
+        yield _podman
 
 
 @pytest.fixture
 def rootless(_rootless: engines.Podman) -> Iterator[engines.Podman]:
     """Give Podman as the unprivileged user; its containers end with the test."""
-    yield from _used(_rootless)
+    with _used(_rootless):
+        yield _rootless
+
+
+@pytest.fixture(scope="session")
+def _docker(archive: Path) -> Iterator[Docker]:
+    world = World("docker", {}, engines.LEAVE_OUT)
+    try:
+        yield Docker(world, archive)
+    finally:
+        world.end()
+
+
+@pytest.fixture
+def docker(_docker: Docker) -> Iterator[Docker]:
+    """Give Docker, whose containers end with the test."""
+    with _used(_docker):
+        yield _docker
+
+
+@pytest.fixture(scope="session")
+def _ctr(_docker: Docker) -> Ctr:
+    return Ctr(_docker)
+
+
+@pytest.fixture
+def ctr(_ctr: Ctr) -> Iterator[Ctr]:
+    """Give containerd's own client, whose containers end with the test."""
+    with _used(_ctr):
+        yield _ctr

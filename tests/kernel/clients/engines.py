@@ -145,12 +145,7 @@ class Podman:
 
     def setting(self, name: str, controller: str, file: str) -> str:
         """Give what a file of a running container's cgroup says."""
-        pid = self.inspect(name, "{{.State.Pid}}")
-        for line in (self.world.root / "proc" / pid / "cgroup").read_text().splitlines():
-            _, controllers, place = line.split(":", 2)
-            if controller in controllers.split(","):
-                return Path(f"/sys/fs/cgroup/{controller}{place}/{file}").read_text().strip()
-        raise AssertionError(f"no {controller} cgroup of {name}")
+        return self.world.setting(self.inspect(name, "{{.State.Pid}}"), controller, file)
 
     def inspect(self, name: str, template: str) -> str:
         """Give what inspect says of a container."""

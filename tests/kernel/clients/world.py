@@ -252,6 +252,15 @@ class World:
         assert not check or code == 0, done
         return done
 
+    def setting(self, pid: str, controller: str, file: str) -> str:
+        """Give what a file of the cgroup says that a process of the world is in."""
+        for line in (self.root / "proc" / pid / "cgroup").read_text().splitlines():
+            _, controllers, group = line.split(":", 2)
+            if controller in controllers.split(","):
+                (place,) = (place for place, _, _ in self.hierarchies if place.name == controller)
+                return (place / group.lstrip("/") / file).read_text().strip()
+        raise AssertionError(f"no {controller} cgroup of {pid}")
+
     @contextlib.contextmanager
     def terminal(self, *argv: str, user: pwd.struct_passwd | None = None) -> Iterator[Terminal]:
         """Run a command on a terminal of its own, 33 rows of 101 columns."""
