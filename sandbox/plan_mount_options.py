@@ -23,7 +23,7 @@ _ATTRIBUTES = {
     "nostrictatime": (0, ATIME_MASK), "nodiratime": (0x80, 0), "diratime": (0, 0x80), "nosymfollow": (0x200000, 0),
     "symfollow": (0, 0x200000), "defaults": (0, 0),
 }  # fmt: skip
-_RECURSIVE = {f"r{name}": bits for name, bits in _ATTRIBUTES.items() if name not in {"norelatime", "defaults"}}
+_RECURSIVE = {f"r{name}": bits for name, bits in _ATTRIBUTES.items() if name != "defaults"}
 ATTRIBUTES = _ATTRIBUTES | _RECURSIVE
 PROPAGATION = {
     "private": (MS_PRIVATE, False), "rprivate": (MS_PRIVATE, True), "slave": (MS_SLAVE, False),

@@ -52,8 +52,10 @@ def mend(spec: Spec, warnings: list[str]) -> Spec:
         changes["mounts"] = tuple(
             [each.replace(destination="/" + each.destination.lstrip("/")) for each in spec.mounts]
         )
-    if spec.linux.personality is not None and spec.linux.personality.flags:
+    personality = spec.linux.personality
+    if personality is not None and personality.flags:
         warnings.append("$.linux.personality.flags: ignored, there are none in the specification")
+        changes["linux"] = spec.linux.replace(personality=personality.replace(flags=()))
     return spec.replace(**changes) if changes else spec
 
 

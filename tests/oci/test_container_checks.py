@@ -9,6 +9,7 @@ import pytest
 
 from stockade.errors import UsageError
 from stockade.sandbox.oci import read
+from stockade.sandbox.oci.spec import LinuxPersonality
 
 NAMESPACES = [{"type": kind} for kind in ("mount", "ipc", "uts", "network", "pid")]
 
@@ -122,8 +123,9 @@ def test_a_relative_destination_counts_from_the_root_with_a_warning() -> None:
 def test_flags_of_a_personality_are_told_of_and_ignored() -> None:
     warnings: list[str] = []
 
-    read.bundle(config({"personality": {"domain": "LINUX", "flags": ["X"]}}), "config.json", warnings)
+    found = read.bundle(config({"personality": {"domain": "LINUX32", "flags": ["X"]}}), "config.json", warnings)
 
+    assert found.linux.personality == LinuxPersonality("LINUX32")
     assert warnings == ["$.linux.personality.flags: ignored, there are none in the specification"]
 
 
