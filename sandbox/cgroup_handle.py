@@ -106,20 +106,32 @@ class EngineCgroup(Cgroup):
         """Remove the groups, and what the container nested in them; whether all are gone.
 
         A group with live processes stays: `kill` first. A group's directory is empty as a rule, and then one rmdir(2)
-        each is all. systemd's unit is stopped first, which takes its own group away. StockadeError if it can't be.
+        each is all. systemd's unit is stopped first; if it can't be, StockadeError only while a group stays: systemd
+        itself forgets a scope that has become empty.
         """
-        if self.unit:
-            self.unit.stop()
+        refused = self._stop_unit()
         deadline = time.monotonic() + timeout
         gone = [remove_group(group, deadline, parents=parents) for group in _occupied(self.groups)]
         self.close()
+        if refused and not all(gone):
+            raise refused
         return all(gone)
+
+    def _stop_unit(self) -> StockadeError | None:
+        try:
+            if self.unit:
+                self.unit.stop()
+        except StockadeError as error:
+            return error
+        return None
 
     def destroy(self, *, timeout: float = 5.0) -> bool:
         """Remove the groups, killing what still runs there; whether all are gone. StockadeError of systemd."""
         if self.unit is None and not _occupied(self.groups):
             self.close()
             return True
+        if self.unit:
+            self.unit.started()
         deadline = time.monotonic() + timeout
         self.kill(timeout=timeout)
         return self.remove(timeout=max(0.1, deadline - time.monotonic()))

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 _NAME, _PATH = "org.freedesktop.systemd1", "/org/freedesktop/systemd1"
 _MANAGER = f"{_NAME}.Manager"
-_PRIVATE = "/run/systemd/private"
 _MATCH = f"type='signal',sender='{_NAME}',interface='{_MANAGER}',member='JobRemoved'"
 _TIMEOUT = 30.0  # seconds for a job, as runc
 
@@ -108,9 +107,11 @@ class _Manager:
         self.bus = self._connect(dbus.session_addresses() if user else dbus.system_addresses(), user=user)
 
     def _connect(self, places: list[str], *, user: bool) -> dbus.Connection:
+        directory = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
+        private = f"{directory}/systemd/private" if user else "/run/systemd/private"
         first: OSError | dbus.RemoteError | None = None
-        for place in places if user else (*places, _PRIVATE):
-            self.peer = place == _PRIVATE
+        for place in (*places, private):
+            self.peer = place == private
             try:
                 return dbus.Connection(place, timeout=_TIMEOUT, peer=self.peer)
             except (OSError, dbus.RemoteError) as error:
