@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from stockade.errors import StockadeError
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from stockade.sandbox.plan import Plan
 
 OPEN_TREE_CLONE, OPEN_TREE_CLOEXEC, AT_EMPTY_PATH, AT_RECURSIVE = 1, 0o2000000, 0x1000, 0x8000
+MFD_CLOEXEC, MFD_NOEXEC_SEAL = 1, 8
 
 
 def placement(cgroup: Cgroup | None) -> dict[str, Any]:
@@ -61,6 +63,8 @@ def _open(kind: str, path: str) -> int:
     """Give a namespace file, or a detached copy of the mounts at a path: opened once, never looked up by name again."""
     if kind == "namespace":
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    if kind == "state":
+        return memory_file(kind)
     from stockade.sandbox.linux import calls_mount
 
     place = os.open(path, os.O_PATH | os.O_CLOEXEC)
@@ -69,6 +73,25 @@ def _open(kind: str, path: str) -> int:
         return calls_mount.open_tree(place, "", flags)
     finally:
         os.close(place)
+
+
+def memory_file(name: str, data: bytes = b"") -> int:
+    """Give a memfd with `data`, at its beginning, memfd_create(2)."""
+    try:
+        descriptor = os.memfd_create(name, MFD_CLOEXEC | MFD_NOEXEC_SEAL)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        descriptor = os.memfd_create(name, MFD_CLOEXEC)  # before Linux 6.3
+    fill(descriptor, data)
+    return descriptor
+
+
+def fill(descriptor: int, data: bytes) -> None:
+    """Write `data` to the beginning of a file and leave its offset there."""
+    done = 0
+    while done < len(data):
+        done += os.pwrite(descriptor, data[done:], done)
 
 
 def close(descriptors: list[int]) -> None:

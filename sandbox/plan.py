@@ -48,7 +48,8 @@ class Input(Record):
 
     Kinds: stdin, stdout, stderr; procs (cgroup.procs of hierarchy `path`), cgroup (directory of the cgroup2 group),
     freezer (directory of the v1 group that can freeze), tree (a detached copy of the mounts at `path`, open_tree(2)),
-    mount (of the one mount), namespace (a namespace file).
+    mount (of the one mount), namespace (a namespace file), state (a memfd that the supervisor fills for hooks before it
+    lets a held process go).
     """
 
     slot: Slot
@@ -123,9 +124,9 @@ class Options(Record):
     PID namespace shall.
 
     `oci`: the Spec is somebody else's and meant literally. `start_later`: the process waits for `start` on a socket
-    that comes in slot FIRST_LATE_SLOT, followed by `preserve` descriptors for the program. `hold`: hooks run before the
-    root changes. `new_keyring` False keeps the caller's session keyring. `executes`: the
-    process joins a container that runs, so that its CPU affinity counts.
+    that comes in slot FIRST_LATE_SLOT, followed by `preserve` descriptors for the program and the state for
+    startContainer hooks. `hold`: hooks run before the root changes. `new_keyring` False keeps the caller's session
+    keyring. `executes`: the process joins a container that runs, so that its CPU affinity counts.
 
     `in_user_namespace`: root here is no root of the machine, so devices can't be made and cgroups of the host's not be
     mounted. `no_pivot`: the root is left by chroot. `v1_paths`: the container's own directory for each of `v1`.
@@ -170,6 +171,7 @@ def plan(spec: oci.Spec, options: Options) -> Plan:
     freezer = slots.input("freezer") if options.freezer and guarded else None
     joined = {n.type: slots.input("namespace", n.path) for n in spec.linux.namespaces if n.path}
     trees = plan_mounts.tree_inputs(spec, slots, options)
+    told = slots.input("state") if spec.hooks is not None and spec.hooks.create_container else None
     new = [n.type for n in spec.linux.namespaces if not n.path]
     parent = list(_parent(spec, new, procs, cgroup, options))
     if guarded and not options.start_later:
@@ -179,10 +181,8 @@ def plan(spec: oci.Spec, options: Options) -> Plan:
     parent += plan_mounts.shifted(spec, trees)
     # Of the host's capabilities the launcher has none left once it has joined a user namespace.
     outside = list(plan_process.outside(spec, plan_identity.process_of(spec)))
-    first: list[Step] = outside if "user" in joined else []
-    parent += [] if first else outside
-    first += [s.JoinFirst(joined.pop(kind), NAMESPACES[kind]) for kind in JOINED_FIRST if kind in joined]
-    parent[:0] = first
+    firsts = [s.JoinFirst(joined.pop(kind), NAMESPACES[kind]) for kind in JOINED_FIRST if kind in joined]
+    parent = [*outside, *firsts, *parent] if _joins(spec, "user") else [*firsts, *parent, *outside]
     child: list[Step] = [s.WaitMaps(), s.Stdio(stdin, stdout, stderr), s.CloseOthers()]
     if options.undumpable:
         child.append(s.Dumpable(0))
@@ -192,7 +192,7 @@ def plan(spec: oci.Spec, options: Options) -> Plan:
         child.append(s.HostProc(plan_process.PROC))
     child += [s.Join(slot, NAMESPACES[kind]) for kind, slot in joined.items()]
     child += _before_root(spec, new, options)
-    child += _root(spec, slots, trees, options)
+    child += _root(spec, slots, trees, options, told)
     child += _after_root(spec, options)
     child += last(spec, options, stdin, stdout, stderr)
     return Plan(
@@ -204,11 +204,16 @@ def plan(spec: oci.Spec, options: Options) -> Plan:
     )
 
 
-def _root(spec: oci.Spec, slots: Slots, trees: dict[str, Slot], options: Options) -> list[Step]:
+def _root(spec: oci.Spec, slots: Slots, trees: dict[str, Slot], options: Options, told: Slot | None) -> list[Step]:
     steps = list(plan_mounts.root(spec, slots, trees, options))
     if options.hold:
-        place = next((n for n, step in enumerate(steps) if isinstance(step, (s.Pivot, s.MoveRoot, s.Chroot))), len(steps))
-        steps.insert(place, s.Hold())
+        place = next(
+            (n for n, step in enumerate(steps) if isinstance(step, (s.Pivot, s.MoveRoot, s.Chroot))), len(steps)
+        )
+        steps[place:place] = [
+            s.Hold(),
+            *(plan_process.container_hooks(spec, "createContainer", told) if told is not None else ()),
+        ]
     return steps
 
 
@@ -288,7 +293,9 @@ def last(spec: oci.Spec, options: Options, stdin: Slot, stdout: Slot, stderr: Sl
         found.append(s.Stdio(stdin, stdout, stderr))
     program = execute(process.args, process.env)
     if options.start_later:
+        told = s.Slot(FIRST_LATE_SLOT + 1 + options.preserve, "state")
         found += [s.Find(program.places, process.args[0]), s.WaitStart(s.Slot(FIRST_LATE_SLOT, "socket of start"))]
+        found += plan_process.container_hooks(spec, "startContainer", told, flags, options.filter_program)
     if options.preserve:
         found.append(s.Preserve(s.Slot(FIRST_LATE_SLOT + 1, "the caller's descriptors"), options.preserve))
     if options.filter_program:

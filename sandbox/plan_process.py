@@ -180,7 +180,7 @@ def attributes(spec: oci.Spec) -> Iterator[Step]:
         yield s.MemoryPolicy(mode, nodes, f"{policy.mode} {policy.nodes}".rstrip())
 
 
-def start_hooks(spec: oci.Spec, when: str, state: s.Slot, flags: int = 0, program: bytes = b"") -> Iterator[Step]:
+def container_hooks(spec: oci.Spec, when: str, state: s.Slot, flags: int = 0, program: bytes = b"") -> Iterator[Step]:
     """Give the steps that run the hooks of `when`, createContainer or startContainer.
 
     `state` holds a memfd with the state as JSON. `program` is the filter: a startContainer hook is a program of the

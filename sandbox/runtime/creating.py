@@ -144,6 +144,9 @@ class Maker:
         self.cgroup: EngineCgroup | None = None
         self.launcher: launch.Launcher | None = None
         self.hooked = False
+        # memfds with the state for hooks in the container, filled once its pid is known
+        self.creating: list[int] = []
+        self.starting: list[int] = []
 
     def make(self, *, detached: bool) -> Made:
         """Make control groups, launch, hand the terminal over, and write down what there is."""
@@ -152,10 +155,15 @@ class Maker:
         the_plan = plan(self.spec, options)
         own_streams(self.spec, self.who)
         given, opened = inputs.inputs(the_plan, (0, 1, 2), self.cgroup)
+        pairs = zip(the_plan.inputs, given, strict=True)
+        self.creating = [descriptor for wanted, descriptor in pairs if wanted.kind == "state"]
+        if self.spec.hooks is not None and self.spec.hooks.start_container:
+            self.starting.append(inputs.memory_file("state"))
+            opened += self.starting
         listener = self._listen()
         try:
             launcher = self.launcher = launch.Launcher()
-            late = [listener.fileno(), *range(3, 3 + options.preserve)]
+            late = [listener.fileno(), *range(3, 3 + options.preserve), *self.starting]
             child = self._launch(launcher, the_plan, given, late)
         finally:
             inputs.close(opened)
@@ -248,6 +256,10 @@ class Maker:
         told = oci_state(self.container, "creating", pid)
         running.run_hooks(hooks.prestart, told, "prestart")
         running.run_hooks(hooks.create_runtime, told, "createRuntime")
+        for descriptor in self.creating:
+            inputs.fill(descriptor, told)
+        for descriptor in self.starting:
+            inputs.fill(descriptor, oci_state(self.container, "created", pid))
 
     def undo(self) -> None:
         """Remove what was made; the process has been killed by whoever noticed the failure."""

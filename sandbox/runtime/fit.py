@@ -142,12 +142,12 @@ def _may_set(value: int) -> bool:
         if int(procfs.read("self", "oom_score_adj")) <= value:
             return True
         descriptor = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
-    except OSError:
-        return True  # where /proc is not as usual the launcher says what is wrong
-    try:
-        os.write(descriptor, str(value).encode())
+        try:
+            os.write(descriptor, str(value).encode())
+        finally:
+            os.close(descriptor)
     except PermissionError:
         return False
-    finally:
-        os.close(descriptor)
+    except OSError:
+        pass  # where /proc is not as usual the launcher says what is wrong
     return True

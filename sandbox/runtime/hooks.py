@@ -14,6 +14,7 @@ import select
 import time
 
 from stockade.errors import StockadeError
+from stockade.sandbox.inputs import memory_file
 from stockade.sandbox.runtime import logs
 from stockade.sandbox.steps_hooks import HOOK_STATUS, SAID_BYTES, failed
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 #: the container goes on when one of these fails: "the runtime MUST log a warning"
 LENIENT = ("poststart", "poststop")
-MFD_CLOEXEC, MFD_NOEXEC_SEAL = 1, 8
 SIGKILL, SIGPIPE, SIGXFSZ = 9, 13, 25
 LONGEST_WAIT = 3600.0
 
@@ -72,25 +72,6 @@ def run(hook: Hook, state: bytes) -> tuple[int, bytes]:
     finally:
         os.close(standing)
         os.close(said)
-
-
-def memory_file(name: str, data: bytes = b"") -> int:
-    """Give a memfd with `data`, at its beginning, memfd_create(2)."""
-    try:
-        descriptor = os.memfd_create(name, MFD_CLOEXEC | MFD_NOEXEC_SEAL)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        descriptor = os.memfd_create(name, MFD_CLOEXEC)  # before Linux 6.3
-    fill(descriptor, data)
-    return descriptor
-
-
-def fill(descriptor: int, data: bytes) -> None:
-    """Write `data` to the beginning of a file and leave its offset there."""
-    done = 0
-    while done < len(data):
-        done += os.pwrite(descriptor, data[done:], done)
 
 
 def _encoded(text: str) -> bytes:

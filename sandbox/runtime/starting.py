@@ -13,7 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from stockade.sandbox.runtime.state import Container
 
-FAILED = 3  # native/plan.h
+FAILED, HOOK_SAID = 3, 7  # native/plan.h
+HOOK_STEP = "run the startContainer hook"  # steps_hooks.Hook
 _answer = Struct("<IIiI")
 
 
@@ -30,21 +31,24 @@ def start(container: Container) -> None:
             state.STOPPED: "cannot start a container that has stopped",
         }
         raise StockadeError(reasons.get(status, f"cannot start a container in the state {status}"))
-    answer = _tell(f"{container.path}/{state.SOCKET}")
+    answer, said = _tell(f"{container.path}/{state.SOCKET}")
     os.unlink(f"{container.path}/{state.SOCKET}")
     if answer:
         kind, step, error, _ = _answer.unpack(answer)
         if kind == FAILED:
-            raise _failure(container, step, error)
+            raise _failure(container, step, error, said)
 
 
-def _tell(path: str) -> bytes:
-    """Say go, and give what comes before the end: nothing when the program has begun."""
+def _tell(path: str) -> tuple[bytes, bytes]:
+    """Say go, and give what comes before the end: nothing when the program has begun; and what a hook said."""
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
     try:
         console.at(connection, path, connect=True)
         connection.send(b"g")
-        return connection.recv(_answer.size)
+        answer, said = _receive(connection)
+        while answer and _answer.unpack(answer)[0] == HOOK_SAID:
+            answer, _ = _receive(connection)
+        return answer, said
     except (ConnectionRefusedError, ConnectionResetError, BrokenPipeError) as error:
         raise StockadeError(
             "cannot start a container that has stopped", hint="its process was killed before it could begin"
@@ -53,14 +57,30 @@ def _tell(path: str) -> bytes:
         connection.close()
 
 
-def _failure(container: Container, step: int, error: int) -> StockadeError:
+def _receive(connection: _socket.socket) -> tuple[bytes, bytes]:
+    """Take one message; a descriptor that comes with it is a file with what a hook wrote."""
+    answer, ancillary, _, _ = connection.recvmsg(_answer.size, 64, _socket.MSG_CMSG_CLOEXEC)
+    said = b""
+    for _level, _type, rights in ancillary:
+        descriptor = int.from_bytes(rights[:4], "little")
+        said = os.pread(descriptor, 1024, 0)
+        os.close(descriptor)
+    return answer, said
+
+
+def _failure(container: Container, step: int, error: int, said: bytes) -> StockadeError:
     """Name what failed, as `create` wrote the steps down."""
     from stockade.sandbox.remedies import cannot_execute
+    from stockade.sandbox.steps_hooks import failed
 
     last = container.data.get("last") or {}
     names, place = last.get("steps") or [], step - int(last.get("first") or 0)
     if not 0 <= place < len(names):
         return cannot_execute(str(last.get("program") or ""), error)
+    if names[place].startswith(HOOK_STEP):
+        _, _, path = names[place].removeprefix(HOOK_STEP).partition(" ")
+        hooks = [number for number, name in enumerate(names) if name.startswith(HOOK_STEP)]
+        return StockadeError(failed("startContainer", hooks.index(place), path, error, said))
     return StockadeError(f"step {step + 1}, {names[place]}: {os.strerror(error)}")
 
 
