@@ -151,6 +151,7 @@ def cached(parts: list[bytes], make: Callable[[], Filter]) -> Filter:
 
 
 def machine_name(arch: str) -> str:
+    """Give the uname(2) name by which the tables know an architecture; "" is this machine."""
     machine = arch or os.uname().machine
     return syscalls.ALIASES.get(machine, machine)
 

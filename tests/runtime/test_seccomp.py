@@ -12,13 +12,15 @@ from typing import Any
 
 import pyseccomp
 import pytest
+from hypothesis import HealthCheck, given, settings
 
 from stockade.errors import UsageError
-from stockade.sandbox import cache, filters_profile
+from stockade.sandbox import cache, filters_profile, filters_range, filters_verify
 from stockade.sandbox.linux import bpf, seccomp, syscalls
 from stockade.sandbox.oci import read
 from stockade.sandbox.oci.spec import LinuxSeccomp
-from stockade.sandbox.runtime.seccomp import program
+from stockade.sandbox.runtime.seccomp import policy, program
+from tests.seccomp import profiles
 
 PODMAN = Path("/usr/share/containers/seccomp.json")
 X86_64, I386 = syscalls.X86_64.audit, syscalls.I386.audit
@@ -76,8 +78,8 @@ def of_libseccomp(config: dict[str, Any]) -> bpf.Program:
             if action == default or number == -1:
                 continue
             one_each = len({each.index for each in call.args}) < len(call.args)
-            for given in [[each] for each in conditions] if one_each else [conditions]:
-                made.add_rule(action, number, *given)
+            for together in [[each] for each in conditions] if one_each else [conditions]:
+                made.add_rule(action, number, *together)
     with tempfile.TemporaryFile() as file:
         made.export_bpf(file)
         file.seek(0)
@@ -136,6 +138,14 @@ def test_an_engines_profile_decides_every_call_as_runc_does_with_libseccomp(made
 
     assert differing == {}
     assert count > 2_500
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(profiles.configurations)
+def test_every_section_is_compiled_to_what_it_means(config: LinuxSeccomp) -> None:
+    meant = policy(config, "x86_64")
+
+    assert filters_verify.verify(filters_range.compile_policy(meant), meant) > 700
 
 
 @pytest.mark.parametrize(
