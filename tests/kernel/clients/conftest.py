@@ -15,6 +15,7 @@ import pytest
 
 from tests.kernel.clients import engines
 from tests.kernel.clients.docker import Ctr, Docker
+from tests.kernel.clients.swarm import Swarm
 from tests.kernel.clients.world import World
 
 if TYPE_CHECKING:
@@ -87,7 +88,9 @@ def rootless(_rootless: engines.Podman) -> Iterator[engines.Podman]:
 def _docker(archive: Path) -> Iterator[Docker]:
     world = World("docker", {}, engines.LEAVE_OUT)
     try:
-        yield Docker(world, archive)
+        docker = Docker(world)
+        docker.load(archive)
+        yield docker
     finally:
         world.end()
 
@@ -109,3 +112,13 @@ def ctr(_ctr: Ctr) -> Iterator[Ctr]:
     """Give containerd's own client, whose containers end with the test."""
     with _used(_ctr):
         yield _ctr
+
+
+@pytest.fixture(scope="session")
+def swarm(archive: Path) -> Iterator[Swarm]:
+    """Give a swarm of three hosts."""
+    swarm = Swarm(archive)
+    try:
+        yield swarm
+    finally:
+        swarm.end()

@@ -30,10 +30,10 @@ DAEMON = {
 class Docker:
     """Docker as root: `docker("run", …)` runs a command to its end."""
 
-    def __init__(self, world: World, archive: Path) -> None:
+    def __init__(self, world: World, **settings: Any) -> None:
         self.world = world
         self.log = world.directory / "dockerd.log"
-        (world.root / "tmp/daemon.json").write_text(json.dumps(DAEMON))
+        (world.root / "tmp/daemon.json").write_text(json.dumps(DAEMON | settings))
         world.environment["DOCKER_HOST"] = "unix:///run/docker.sock"
         with open(self.log, "wb") as log:
             daemon = world.start(["dockerd", "--config-file", "/tmp/daemon.json", "--host", "unix:///run/docker.sock"], stdout=log)
@@ -42,7 +42,10 @@ class Docker:
             what="dockerd to answer",
         )
         assert not daemon.ended(), self.log.read_text()
-        shutil.copy(archive, world.root / "tmp/image.tar")
+
+    def load(self, archive: Path) -> None:
+        """Make the image of all containers."""
+        shutil.copy(archive, self.world.root / "tmp/image.tar")
         changes = ("-c", 'CMD ["/bin/sh"]', "-c", "ENV IMAGE=yes", "-c", f"ENV PATH={PATH}")
         self("import", *changes, "/tmp/image.tar", IMAGE, check=True)
 
