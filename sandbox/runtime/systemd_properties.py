@@ -60,7 +60,45 @@ def of_resources(
     if resources.block_io and resources.block_io.weight:
         weight = resources.block_io.weight
         found.append(("IOWeight", ("t", io_weight(weight))) if version == 2 else ("BlockIOWeight", ("t", weight)))
-    return found
+    return found + list(_unified(resources.unified))
+
+
+#: files of cgroup2 that are one number
+_NUMBERS = {
+    "cpu.weight": "CPUWeight",
+    "memory.min": "MemoryMin",
+    "memory.low": "MemoryLow",
+    "memory.high": "MemoryHigh",
+    "memory.max": "MemoryMax",
+    "memory.swap.max": "MemorySwapMax",
+    "pids.max": "TasksMax",
+}
+_LISTS = {"cpuset.cpus": "AllowedCPUs", "cpuset.mems": "AllowedMemoryNodes"}
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+def _unified(files: Mapping[str, str]) -> Iterator[Property]:
+    """Give the properties that stand for files of cgroup2; systemd has none for the others."""
+    for file, text in files.items():
+        value = text.strip()
+        if file in _NUMBERS:
+            yield _NUMBERS[file], ("t", INFINITY if value == "max" else _number(file, value))
+        elif file in _LISTS and value:
+            yield _LISTS[file], ("ay", bits(value))
+        elif file == "cpu.max":
+            quota, _, period = value.partition(" ")
+            number, per = (-1 if quota == "max" else _number(file, quota)), _number(file, period or str(_PERIOD))
+            yield "CPUQuotaPeriodUSec", ("t", per)
+            yield "CPUQuotaPerSecUSec", ("t", _per_second(number, per or _PERIOD))
+
+
+def _number(file: str, text: str) -> int:
+    """Read a number as the kernel does, memparse(): 80M is one."""
+    unit = text[-1:].upper() if not text[-1:].isdigit() else ""
+    digits = text[: len(text) - len(unit)]
+    if not digits.isdigit() or unit not in _UNITS:
+        raise StockadeError(f"unified {file}: {text!r} is not a number")
+    return int(digits) * _UNITS[unit]
 
 
 def _limit(number: int) -> int:
