@@ -11,6 +11,7 @@ from stockade.errors import UsageError
 from stockade.sandbox.linux import capabilities
 from stockade.sandbox.oci.checks import Invalid
 from stockade.sandbox.oci.lean_json import shown
+from stockade.sandbox.oci.spec import LABEL, PRIVATE
 from stockade.sandbox.oci.write import key
 
 TYPE_CHECKING = False
@@ -57,6 +58,18 @@ def mend(spec: Spec, warnings: list[str]) -> Spec:
         warnings.append("$.linux.personality.flags: ignored, there are none in the specification")
         changes["linux"] = spec.linux.replace(personality=personality.replace(flags=()))
     return spec.replace(**changes) if changes else spec
+
+
+def foreign(spec: Spec, warnings: list[str]) -> Spec:
+    """Give a Spec that somebody else wrote without the annotations that have a meaning for Stockade's own.
+
+    Annotations may come from whoever may only label a container, such as the author of a pod.
+    """
+    private = [name for name in spec.annotations if name.startswith(PRIVATE) and not name.startswith(LABEL)]
+    if not private:
+        return spec
+    warnings += [f"$.annotations[{shown(name)}]: it has no meaning in a bundle and is left out" for name in private]
+    return spec.replace(annotations={name: spec.annotations[name] for name in spec.annotations if name not in private})
 
 
 def mend_process(process: Process, warnings: list[str], path: str = "$") -> Process:

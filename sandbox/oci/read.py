@@ -29,7 +29,17 @@ if TYPE_CHECKING:
     # Fields as (JSON key, value of an absent one, reader), and the checks of a whole record
     Schema: TypeAlias = tuple[tuple[tuple[str, object, Reader], ...], tuple[Check, ...]]
 
-__all__ = ["MAX_BYTES", "MAX_DEPTH", "bundle", "loads", "read", "read_process", "read_resources", "read_spec"]
+__all__ = [
+    "MAX_BYTES",
+    "MAX_DEPTH",
+    "bundle",
+    "loads",
+    "read",
+    "read_process",
+    "read_resources",
+    "read_spec",
+    "snapshot",
+]
 
 _WIDTHS = {
     "uint16": (0, (1 << 16) - 1),
@@ -54,9 +64,15 @@ def bundle(data: object, name: str, warnings: list[str]) -> Spec:
 
     What the specification has runtimes tolerate is mended and told in `warnings`, one line each. Raises UsageError.
     """
-    found = read_spec(data, name, warnings)
+    found = snapshot(data, name, warnings)
     container_checks.check(found, name)
     return found
+
+
+def snapshot(data: object, name: str, warnings: list[str] | None = None) -> Spec:
+    """Read the config.json of a container that was made of a bundle: all that `bundle` gives, without its refusals."""
+    told = [] if warnings is None else warnings
+    return container_checks.foreign(read_spec(data, name, told), told)
 
 
 def read_spec(data: object, name: str, warnings: list[str] | None = None) -> Spec:

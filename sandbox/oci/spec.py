@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 #: the oldest that has all we write (time namespaces, domainname, mounts with id maps): crun of Debian 12 takes no newer
 OCI_VERSION = "1.1.0"
 
-# What a Spec of ours says beyond the specification. Another runtime that reads our config.json may ignore them.
+# What a Spec of ours says beyond the specification. Another runtime that reads our config.json may ignore them, and
+# stockade-runtime does with all that begin so but labels: a bundle's annotations aren't only its author's.
+PRIVATE = "org.stockade."
 ROOT_TMPFS = "org.stockade.root"  # "tmpfs": the root is a fresh tmpfs and `root.path` is "" (run --host)
 ROOT_SIZE = "org.stockade.root.size"  # bytes that this tmpfs may hold
 ROOT_LINKS = "org.stockade.root.links"  # "bin=usr/bin lib=usr/lib": symbolic links to make in this tmpfs

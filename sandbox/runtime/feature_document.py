@@ -10,6 +10,7 @@ import errno
 from stockade import __version__
 from stockade.sandbox.linux import calls, capabilities, seccomp
 from stockade.sandbox.oci import names
+from stockade.sandbox.runtime import systemd_properties
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def document() -> dict[str, Any]:
             "org.opencontainers.runc.checkpoint.enabled": "false",  # the name that engines look for
             "org.stockade.version": __version__,
         },
+        "potentiallyUnsafeConfigAnnotations": [systemd_properties.ANNOTATION],  # a prefix, by its last character
     }
 
 

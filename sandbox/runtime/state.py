@@ -116,7 +116,7 @@ class Container:
         """Give the configuration as a Spec."""
         from stockade.sandbox.oci import read
 
-        return read.loads(procfs.read_path(f"{self.path}/{CONFIG}"), CONFIG)
+        return read.snapshot(procfs.read_path(f"{self.path}/{CONFIG}"), CONFIG)
 
     def write(self, **changes: object) -> None:
         """Change the state on disk: whole or not at all. Without fsync, as what it describes ends with the kernel."""

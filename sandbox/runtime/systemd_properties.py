@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 INFINITY = (1 << 64) - 1
 _PERIOD = 100_000  # microseconds
-_ANNOTATION = "org.systemd.property."
+#: prefix of annotations that name a property of the scope, as runc has it
+ANNOTATION = "org.systemd.property."
 
 
 def of_unit(unit: str, slice_name: str, description: str, version: int) -> list[Property]:
@@ -202,9 +203,9 @@ def of_annotations(annotations: Mapping[str, str]) -> list[Property]:
     """Read runc's annotations org.systemd.property.NAME, whose values are GVariant texts; StockadeError for others."""
     found = []
     for key, text in annotations.items():
-        if not key.startswith(_ANNOTATION):
+        if not key.startswith(ANNOTATION):
             continue
-        name = key[len(_ANNOTATION) :]
+        name = key[len(ANNOTATION) :]
         if not name.isalpha() or len(name) < 3:
             raise StockadeError(f"annotation {key}: {name!r} is not the name of a systemd property")
         value = _variant(text.strip(), key)

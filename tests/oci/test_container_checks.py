@@ -9,6 +9,7 @@ import pytest
 
 from stockade.errors import UsageError
 from stockade.sandbox.oci import read
+from stockade.sandbox.oci import spec as oci
 from stockade.sandbox.oci.spec import LinuxPersonality
 
 NAMESPACES = [{"type": kind} for kind in ("mount", "ipc", "uts", "network", "pid")]
@@ -118,6 +119,28 @@ def test_a_relative_destination_counts_from_the_root_with_a_warning() -> None:
 
     assert [mount.destination for mount in found.mounts] == ["/proc", "/sys"]
     assert warnings == ["$.mounts[0].destination: 'proc' is taken as relative to /"]
+
+
+def test_annotations_that_mean_something_to_stockade_itself_have_no_say_in_a_bundle() -> None:
+    """Engines pass on annotations of whoever may label a container, and some of ours change what is enforced."""
+    data = config(annotations={"org.stockade.root": "tmpfs", "org.stockade.label.a": "b", "org.x": "y"})
+    warnings: list[str] = []
+
+    found = read.bundle(data, "config.json", warnings)
+
+    assert found.annotations == {"org.stockade.label.a": "b", "org.x": "y"}
+    assert warnings == ['$.annotations["org.stockade.root"]: it has no meaning in a bundle and is left out']
+    assert read.snapshot(data, "config.json") == found
+    assert read.loads(data).annotations["org.stockade.root"] == "tmpfs"
+
+
+def test_every_annotation_of_our_own_is_known_by_its_beginning() -> None:
+    constants = [value for name, value in vars(oci).items() if name.isupper() and isinstance(value, str)]
+
+    own = [value for value in constants if value.startswith("org.")]
+
+    assert len(own) > 12
+    assert [value for value in own if not value.startswith(oci.PRIVATE)] == []
 
 
 def test_flags_of_a_personality_are_told_of_and_ignored() -> None:
