@@ -17,8 +17,7 @@ from stockade.errors import StockadeError
 from stockade.sandbox import cgroup_limits, cgroup_place, cgroup_tree
 from stockade.sandbox.cgroup_group import Group
 from stockade.sandbox.cgroup_handle import EngineCgroup, busy, reopen
-from stockade.sandbox.cgroup_place import Refused
-from stockade.sandbox.cgroups import apply_write
+from stockade.sandbox.cgroup_place import Refused, apply_write
 from stockade.sandbox.linux import cgroups, procfs
 from stockade.sandbox.linux.record import Record
 

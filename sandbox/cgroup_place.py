@@ -19,6 +19,8 @@ from stockade.sandbox.linux import cgroups
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from stockade.sandbox.cgroup_group import Group
+    from stockade.sandbox.cgroup_limits import Write
     from stockade.sandbox.linux.cgroups import Hierarchy
 
 SUPERVISOR = "stockade-supervisor"
@@ -180,3 +182,31 @@ def _enable(fd: int, wanted: frozenset[str], directory: str) -> None:
 def enabling(controllers: frozenset[str]) -> str:
     """Give what is written to cgroup.subtree_control."""
     return " ".join([f"+{name}" for name in sorted(controllers)])
+
+
+def apply_write(group: Group, write: Write) -> str:
+    """Write one limit, read it back, and give the file's name; Refused if it doesn't hold."""
+    from stockade.sandbox.cgroup_limits import matches
+
+    if not write.file:
+        raise Refused(f"cgroup v{group.hierarchy.version} has no such limit", "leave it out")
+    if not cgroup_tree.has(group.fd, write.file):
+        if write.fallback:
+            return apply_write(group, write.fallback)
+        raise Refused(f"this kernel has no {write.file} in {group.path}", "leave the limit out")
+    try:
+        cgroup_tree.write(group.fd, write.file, write.value)
+        got = cgroup_tree.read(group.fd, write.file)
+        if write.check == "list" and group.hierarchy.version == 2:
+            got = cgroup_tree.read(group.fd, f"{write.file}.effective")  # what isn't there falls back to the parent's
+    except OSError as error:
+        raise Refused(
+            f"the kernel refuses {write.value!r} for {group.path}/{write.file}: {os.strerror(error.errno or 0)}",
+            "see whether a group above it allows less",
+        ) from error
+    if not matches(write, got):
+        raise Refused(
+            f"{group.path}/{write.file} holds {got.strip()!r} after {write.value!r} was written",
+            "ask for what it holds",
+        )
+    return write.file

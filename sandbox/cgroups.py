@@ -13,7 +13,7 @@ import time
 from stockade.errors import StockadeError
 from stockade.sandbox import cgroup_limits, cgroup_place, cgroup_tree
 from stockade.sandbox.cgroup_group import Cgroup, Group
-from stockade.sandbox.cgroup_place import Refused
+from stockade.sandbox.cgroup_place import Refused, apply_write
 from stockade.sandbox.linux import cgroups
 from stockade.sandbox.linux.cgroups import Layout
 
@@ -229,32 +229,6 @@ class _Builder:
     def undo(self) -> None:
         """Remove what was made."""
         Cgroup(self.name, tuple(self.groups.values())).remove()
-
-
-def apply_write(group: Group, write: Write) -> str:
-    """Write one limit, read it back, and give the file's name; Refused if it doesn't hold."""
-    if not write.file:
-        raise Refused(f"cgroup v{group.hierarchy.version} has no such limit", "leave it out")
-    if not cgroup_tree.has(group.fd, write.file):
-        if write.fallback:
-            return apply_write(group, write.fallback)
-        raise Refused(f"this kernel has no {write.file} in {group.path}", "leave the limit out")
-    try:
-        cgroup_tree.write(group.fd, write.file, write.value)
-        got = cgroup_tree.read(group.fd, write.file)
-        if write.check == "list" and group.hierarchy.version == 2:
-            got = cgroup_tree.read(group.fd, f"{write.file}.effective")  # what isn't there falls back to the parent's
-    except OSError as error:
-        raise Refused(
-            f"the kernel refuses {write.value!r} for {group.path}/{write.file}: {os.strerror(error.errno or 0)}",
-            "see whether a group above it allows less",
-        ) from error
-    if not cgroup_limits.matches(write, got):
-        raise Refused(
-            f"{group.path}/{write.file} holds {got.strip()!r} after {write.value!r} was written",
-            "ask for what it holds",
-        )
-    return write.file
 
 
 def update(cgroup: Cgroup, resources: LinuxResources, *, best_effort: bool = False) -> None:

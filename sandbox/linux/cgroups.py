@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 
-from stockade.sandbox.linux import mountinfo, procfs
+from stockade.sandbox.linux import procfs
 from stockade.sandbox.linux.record import Record
 
 TYPE_CHECKING = False
@@ -119,6 +119,8 @@ class Limits(Record):
 
 def parse_mounts(text: str) -> tuple[Hierarchy, ...]:
     """Give the cgroup mounts of a mountinfo text, in its order, the same hierarchy possibly several times."""
+    from stockade.sandbox.linux import mountinfo
+
     lines = "\n".join([line for line in text.split("\n") if " - cgroup" in line])
     found = []
     for mount in mountinfo.parse(lines):

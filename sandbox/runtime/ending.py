@@ -8,7 +8,7 @@ import select
 
 from stockade.errors import StockadeError
 from stockade.sandbox import launch
-from stockade.sandbox.runtime import state
+from stockade.sandbox.runtime import groups, state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,10 +88,8 @@ def _kill(container: Container) -> None:
 
 
 def _remove_groups(container: Container) -> None:
-    paths = container.data.get("cgroups") or ()
-    if not paths:
-        return
-    if not container.cgroup().destroy(timeout=PATIENCE):
+    paths = list(container.data.get("cgroups") or ())
+    if not groups.destroy(paths, timeout=PATIENCE):
         raise StockadeError(
             "the control groups can't be removed: " + os.strerror(errno.EBUSY).lower(),
             hint="a process of it doesn't end: see cgroup.procs in " + paths[0].partition(":")[2],

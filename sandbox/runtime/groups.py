@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from stockade.errors import StockadeError
-from stockade.sandbox import cgroup_engine
-from stockade.sandbox.cgroup_handle import EngineCgroup
+import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
+    from stockade.sandbox.cgroup_handle import EngineCgroup
     from stockade.sandbox.oci.spec import LinuxResources, Spec
     from stockade.sandbox.runtime.arguments import Invocation
 
@@ -20,10 +19,12 @@ def create(invocation: Invocation, spec: Spec, identity: str) -> EngineCgroup:
     Call `started` of its unit, if it has one, once a process of the container is in the groups. StockadeError; nothing
     is left then.
     """
+    from stockade.sandbox import cgroup_engine
+
     path, resources = spec.linux.cgroups_path, spec.linux.resources
     if invocation.cgroup_manager == "disabled":
         _refuse_limits(resources)
-        return EngineCgroup("", ())
+        return cgroup_engine.EngineCgroup("", ())
     rootless = cgroup_engine.rootless(invocation.rootless)
     if not invocation.systemd_cgroup:
         return cgroup_engine.create(cgroup_engine.place(path, identity), resources, rootless=rootless)
@@ -45,6 +46,7 @@ def create(invocation: Invocation, spec: Spec, identity: str) -> EngineCgroup:
 
 
 def _refuse_limits(resources: LinuxResources | None) -> None:
+    from stockade.errors import StockadeError
     from stockade.sandbox.cgroup_limits import writes
 
     asked = [write.limit for write in writes(resources, lambda _: 2, literal=True) if not write.implied]
@@ -56,8 +58,10 @@ def _refuse_limits(resources: LinuxResources | None) -> None:
 
 def reopen(record: Iterable[str]) -> EngineCgroup:
     """Give the groups that `EngineCgroup.record` tells of, with their unit; nothing is opened yet. StockadeError."""
+    from stockade.sandbox import cgroup_handle
+
     lines = list(record)
-    cgroup = cgroup_engine.reopen(lines)
+    cgroup = cgroup_handle.reopen(lines)
     for line in lines:
         if line.startswith("@"):
             from stockade.sandbox.runtime import systemd
@@ -65,3 +69,22 @@ def reopen(record: Iterable[str]) -> EngineCgroup:
             whose, _, name = line[1:].partition(":")
             cgroup.unit = systemd.Scope(name, user=whose == "user")
     return cgroup
+
+
+def destroy(record: Sequence[str], *, timeout: float) -> bool:
+    """Remove the groups that `EngineCgroup.record` tells of, killing what still runs there; whether all are gone.
+
+    As a rule they are empty and a directory each: then that is all that `delete` does and imports. StockadeError.
+    """
+    lines = [line for line in record if line.startswith("@") or not _removed(line.partition(":")[2])]
+    return not lines or reopen(lines).destroy(timeout=timeout)
+
+
+def _removed(path: str) -> bool:
+    try:
+        os.rmdir(path)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
