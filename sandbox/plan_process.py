@@ -52,6 +52,8 @@ MEMORY_FLAGS = {"MPOL_F_STATIC_NODES": 1 << 15, "MPOL_F_RELATIVE_NODES": 1 << 14
 APPARMOR_FILES = ("self/attr/apparmor/exec", "self/attr/exec")
 SELINUX_FILES = ("self/attr/exec",)
 LARGEST_LIST = 1 << 16
+#: SECCOMP_FILTER_FLAG_NEW_LISTENER and _WAIT_KILLABLE_RECV, seccomp(2)
+LISTENING = 1 << 3 | 1 << 5
 
 
 def _known(table: Mapping[str, int], name: str, what: str) -> int:
@@ -184,8 +186,10 @@ def container_hooks(spec: oci.Spec, when: str, state: s.Slot, flags: int = 0, pr
     """Give the steps that run the hooks of `when`, createContainer or startContainer.
 
     `state` holds a memfd with the state as JSON. `program` is the filter: a startContainer hook is a program of the
-    container's, and gets what the container's program gets.
+    container's, and gets what the container's program gets, but nobody listens to what it may not decide itself: those
+    calls fail with ENOSYS (seccomp_unotify(2)).
     """
+    flags &= ~LISTENING
     hooks = spec.hooks or oci.Hooks()
     found = hooks.create_container if when == "createContainer" else hooks.start_container
     for index, hook in enumerate(found):
