@@ -27,10 +27,12 @@ def placement(cgroup: Cgroup | None) -> dict[str, Any]:
     return {"procs": v1, "cgroup": cgroup.directory is not None, "freezer": cgroup.freezer is not None}
 
 
-def inputs(the_plan: Plan, streams: Sequence[int], cgroup: Cgroup | None) -> tuple[list[int], list[int]]:
+def inputs(
+    the_plan: Plan, streams: Sequence[int], cgroup: Cgroup | None, process: int = -1
+) -> tuple[list[int], list[int]]:
     """Open what the plan needs: all descriptors in order, and those of them to close afterwards.
 
-    OSError, StockadeError.
+    `process` is the pidfd of the process that is joined. OSError, StockadeError.
     """
     given: list[int] = []
     opened: list[int] = []
@@ -42,6 +44,8 @@ def inputs(the_plan: Plan, streams: Sequence[int], cgroup: Cgroup | None) -> tup
             what = f"{wanted.kind} {wanted.path}"
             if wanted.kind in {"stdin", "stdout", "stderr"}:
                 given.append(streams[("stdin", "stdout", "stderr").index(wanted.kind)])
+            elif wanted.kind == "process":
+                given.append(process)
             elif wanted.kind == "procs":
                 given.append(next(procs))
             elif wanted.kind == "cgroup" and directory is not None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 else:
     import _signal  # without the enumerations of `signal`, which cost 4 ms
 
-CLONED, PREPARED, FAILED, TERMINAL_MASTER, STREAM, HELD, HOOK_SAID = 1, 2, 3, 4, 5, 6, 7
+CLONED, PREPARED, FAILED, TERMINAL_MASTER, STREAM, HELD, HOOK_SAID, LISTENER = 1, 2, 3, 4, 5, 6, 7, 8
 RELEASE = 0x454C4552
 PACKET_LIMIT = 190_000
 MFD_CLOEXEC, MFD_ALLOW_SEALING, MFD_EXEC = 1, 2, 0x10
@@ -259,6 +259,8 @@ class Pending:
         self.last: tuple[Step, ...] = ()
         self.cloned: Callable[[int], None] | None = None
         self.held: Callable[[int], None] | None = None
+        self.listener: Callable[[int, int], None] | None = None
+        self.listener_number = -1
 
     def fileno(self) -> int:
         """Give the socket's number: when it is readable, `advance` has something to do."""
@@ -386,6 +388,8 @@ class Pending:
             self.terminal = received
         elif kind == STREAM:
             self.streams[value] = received
+        elif kind == LISTENER:
+            self.listener_number = value
         elif kind == HOOK_SAID:
             self.said = os.pread(received, 1024, 0)
             os.close(received)
@@ -414,6 +418,10 @@ class Pending:
         elif kind == HELD:
             if self.held is not None:
                 self.held(self.pid)
+            self.socket.send(b"g")
+        elif kind == LISTENER:
+            if self.listener is not None:
+                self.listener(self.pidfd, self.listener_number)
             self.socket.send(b"g")
         elif kind == PREPARED:
             try:

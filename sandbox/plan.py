@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 MAGIC = 0x4B435453
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SIGKILL = 9
+#: SECCOMP_FILTER_FLAG_NEW_LISTENER and _WAIT_KILLABLE_RECV, seccomp(2)
+LISTENER_FLAGS = 0x28
 #: where the descriptors of last steps go; those of a plan are far fewer
 FIRST_LATE_SLOT = 2008
 
@@ -295,7 +297,10 @@ def last(spec: oci.Spec, options: Options, stdin: Slot, stdout: Slot, stderr: Sl
     if options.start_later:
         told = s.Slot(FIRST_LATE_SLOT + 1 + options.preserve, "state")
         found += [s.Find(program.places, process.args[0]), s.WaitStart(s.Slot(FIRST_LATE_SLOT, "socket of start"))]
-        found += plan_process.container_hooks(spec, "startContainer", told, flags, options.filter_program)
+        # Nobody would answer for them: what is notified of fails in hooks with ENOSYS.
+        found += plan_process.container_hooks(
+            spec, "startContainer", told, flags & ~LISTENER_FLAGS, options.filter_program
+        )
     if options.preserve:
         found.append(s.Preserve(s.Slot(FIRST_LATE_SLOT + 1, "the caller's descriptors"), options.preserve))
     if options.filter_program:

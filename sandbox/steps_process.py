@@ -182,7 +182,7 @@ class Preserve(Step):
 
 
 class Terminal(Step):
-    """Open a pty of the container's devpts, send its master out, bind its slave to /dev/console."""
+    """Open a pty of the container's devpts, send its master out, with `console` bind its slave to /dev/console."""
 
     why = "a terminal of its own: what is typed at the host's can't be faked from inside (TIOCSTI)"
     dev: Slot
@@ -190,6 +190,7 @@ class Terminal(Step):
     uid: int
     rows: int
     columns: int
+    console: int = 1
 
     def __str__(self) -> str:
         return f"open a terminal in the container for uid {self.uid}, as {self.to}"

@@ -87,18 +87,33 @@ void step_ambient(void) {
             check(prctl(PR_CAP_AMBIENT, 2 /* RAISE */, c, 0, 0));
 }
 
-void load_filter(unsigned flags, const char *program, uint64_t n) {
+int load_filter(unsigned flags, const char *program, uint64_t n) {
     if (n % 8 || n / 8 > MAX_FILTER) /* the kernel's length has 16 bits: the start of a longer one must not pass for it */
         failed_with(EINVAL);
     struct sock_fprog p = {.len = (unsigned short)(n / 8), .filter = (struct sock_filter *)(uintptr_t)program};
-    check(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &p));
+    return check(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &p));
 }
 
 void step_seccomp(void) {
     unsigned flags = (unsigned)number();
     uint64_t n;
     const char *program = bytes(&n);
-    load_filter(flags, program, n);
+    int listener = load_filter(flags, program, n);
+    if (!(flags & SECCOMP_FILTER_FLAG_NEW_LISTENER))
+        return;
+    /* The filter is in force: sendmsg(2) may have to be answered by whoever gets the listener. The supervisor takes it with
+     * pidfd_getfd(2), hands it on and says so; write(2) is never notified of (runtime/seccomp.py), read(2) only after that. */
+    struct answer a = {LISTENER, plan.step_number, 0, (uint32_t)listener};
+    char go;
+    ssize_t got;
+    if (write(plan.sync_fd, &a, sizeof a) != (ssize_t)sizeof a)
+        _exit(125);
+    do
+        got = read(plan.sync_fd, &go, 1);
+    while (got < 0 && errno == EINTR);
+    if (got != 1)
+        _exit(125);
+    close(listener);
 }
 
 /* ---- settings of the namespaces ---------------------------------------------------------------------------------- */

@@ -31,8 +31,30 @@ int open_entry(int directory, const char *name) {
     return (int)syscall(SYS_openat2, directory, name, &how, sizeof how);
 }
 
+enum { MAX_PATH = 4096, MAX_LINKS = 16 };
+
+static int ensure_entry(int root, char *path, int directory, mode_t mode, int links);
+
+/* Make what a dangling link leads to, in the root, as an image has it whose /var/run is a link to a /run that isn't there. `parent`
+ * is the path of the directory that holds the link. */
+static int ensure_target(int root, const char *parent, int holder, const char *name, int directory, mode_t mode, int links) {
+    char path[MAX_PATH];
+    size_t n = strlen(parent);
+    if (links == MAX_LINKS || n + 2 >= sizeof path)
+        return errno = ELOOP, -1;
+    memcpy(path, parent, n);
+    path[n++] = '/';
+    ssize_t length = readlinkat(holder, name, path + n, sizeof path - n);
+    if (length <= 0 || n + (size_t)length >= sizeof path)
+        return errno = length < 0 ? errno : ENAMETOOLONG, -1;
+    path[n + (size_t)length] = 0;
+    if (path[n] == '/')
+        memmove(path, path + n, (size_t)length + 1);
+    return ensure_entry(root, path, directory, mode, links + 1);
+}
+
 /* `path` is cut where it is split and must be writable. The usual case, all there or only the last name missing, is quick. */
-static int ensure_entry(int root, char *path, int directory, mode_t mode) {
+static int ensure_entry(int root, char *path, int directory, mode_t mode, int links) {
     int fd = open_inside(root, path, O_PATH, 0);
     if (fd >= 0 || errno != ENOENT)
         return fd;
@@ -45,7 +67,7 @@ static int ensure_entry(int root, char *path, int directory, mode_t mode) {
     int parent = root;
     if (name - path > 1) { /* more than the leading slash stands before it */
         name[-1] = 0;
-        parent = ensure_entry(root, path, 1, 0755);
+        parent = ensure_entry(root, path, 1, 0755, links);
         if (parent < 0)
             return -1;
     }
@@ -53,7 +75,7 @@ static int ensure_entry(int root, char *path, int directory, mode_t mode) {
     if (made == 0 || errno == EEXIST) {
         fd = open_entry(parent, name);
         if (fd < 0 && errno == ELOOP)
-            errno = ENOENT; /* a dangling link on the way: refuse, don't guess */
+            fd = ensure_target(root, name - path > 1 ? path : "", parent, name, directory, mode, links);
     }
     int error = errno;
     if (parent != root)
@@ -63,12 +85,12 @@ static int ensure_entry(int root, char *path, int directory, mode_t mode) {
 
 /* Make `path` under `root` where it is missing, with the directories before it, each opened in the root; give it as O_PATH. */
 int ensure(int root, const char *path, int directory, mode_t mode) {
-    char part[4096];
+    char part[MAX_PATH];
     size_t n = strlen(path);
     if (n >= sizeof part)
         return errno = ENAMETOOLONG, -1;
     memcpy(part, path, n + 1);
-    return ensure_entry(root, part, directory, mode);
+    return ensure_entry(root, part, directory, mode, 0);
 }
 
 /* ---- steps ------------------------------------------------------------------------------------------------------ */

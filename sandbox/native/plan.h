@@ -34,7 +34,7 @@ enum op {
     OP_COUNT
 };
 
-enum message { CLONED = 1, PREPARED, FAILED, TERMINAL_MASTER, STREAM, HELD, HOOK_SAID };
+enum message { CLONED = 1, PREPARED, FAILED, TERMINAL_MASTER, STREAM, HELD, HOOK_SAID, LISTENER };
 
 /* In place of an errno: how a hook ended, as waitpid(2) says it. */
 enum { HOOK_STATUS = 0x10000 };

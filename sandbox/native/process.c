@@ -133,8 +133,13 @@ void step_terminal(void) {
     uid_t uid = (uid_t)number();
     struct winsize size = {.ws_row = (unsigned short)number()};
     size.ws_col = (unsigned short)number();
-    int unlock = 0;
-    int master = check(open_inside(dev, "pts/ptmx", O_RDWR | O_NOCTTY, 0));
+    int on_console = (int)number(), unlock = 0;
+    int master = check(open_inside(dev, "pts/ptmx", O_RDWR | O_NOCTTY | O_NONBLOCK, 0));
+    struct stat s;
+    check(fstat(master, &s)); /* in a container that runs it may have put anything there */
+    if (!S_ISCHR(s.st_mode) || s.st_rdev != makedev(5, 2))
+        failed_with(ENODEV);
+    check(fcntl(master, F_SETFL, O_RDWR));
     check(ioctl(master, TIOCSPTLCK, &unlock));
     int slave = check(ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC));
     if (size.ws_row && size.ws_col)
@@ -143,6 +148,8 @@ void step_terminal(void) {
     check(answer(plan.sync_fd, (struct answer){TERMINAL_MASTER, plan.step_number, 0, 0}, master));
     close(master);
     put(to, slave);
+    if (!on_console)
+        return;
     int console = check(ensure(dev, "console", 0, 0600));
     int tree = check(syscall(SYS_open_tree, slave, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH));
     attach(tree, console);

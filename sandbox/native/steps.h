@@ -65,7 +65,7 @@ void step_ambient(void);
 void step_seccomp(void);
 void step_loopback(void);
 
-void load_filter(unsigned flags, const char *program, uint64_t n);
+int load_filter(unsigned flags, const char *program, uint64_t n);
 
 /* attributes.c: what goes through procfs, and what else execve(2) keeps */
 void step_host_proc(void);

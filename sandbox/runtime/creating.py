@@ -16,7 +16,7 @@ from stockade.sandbox.linux.record import Record
 from stockade.sandbox.oci import lean_json, read
 from stockade.sandbox.plan import Options, plan
 from stockade.sandbox.plan_identity import process_of
-from stockade.sandbox.runtime import caller, console, fit, logs, state
+from stockade.sandbox.runtime import caller, console, fit, logs, rootless, state
 from stockade.sandbox.steps_process import WaitStart
 
 TYPE_CHECKING = False
@@ -104,7 +104,7 @@ def create(invocation: Invocation, *, detached: bool = True) -> Made:
     spec = read_from.spec
     console.check(invocation.options["console-socket"], terminal=process_of(spec).terminal, detached=detached)
     who = caller.look()
-    spec, warnings = fit.fit(spec, who)
+    spec, warnings = fit.fit(rootless.settle(spec, who), who)
     for warning in warnings:
         logs.warn(warning)
     read_from = read_from.replace(spec=spec)
@@ -216,6 +216,7 @@ class Maker:
             filter_program=program,
             filter_flags=flags,
             privileged=self.who.privileged,
+            external_maps=rootless.external(self.spec, self.who),
             undumpable=self.who.holds("CAP_SYS_PTRACE"),
             dies_with_supervisor=False,
             oci=True,
@@ -232,8 +233,7 @@ class Maker:
             return b"", 0
         from stockade.sandbox.runtime import seccomp
 
-        program, flags, _ = seccomp.program(self.bundle.seccomp, self.who.arch)
-        return program, flags
+        return seccomp.filter_of(self.bundle.seccomp, self.who.arch)
 
     def _listen(self) -> _socket.socket:
         listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)

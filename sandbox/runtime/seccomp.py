@@ -55,6 +55,14 @@ def program(section: LinuxSeccomp | Mapping[str, Any], arch: str = "") -> tuple[
     return made.program, made.flags & ~_NEW_LISTENER, bool(made.flags & _NEW_LISTENER)
 
 
+def filter_of(section: Mapping[str, Any] | None, arch: str) -> tuple[bytes, int]:
+    """Give the program, empty for none, and all flags for seccomp(2), NEW_LISTENER where the filter needs one."""
+    if section is None:
+        return b"", 0
+    made, flags, listener = program(section, arch)
+    return made, flags | (_NEW_LISTENER if listener else 0)
+
+
 def policy(config: LinuxSeccomp, machine: str) -> Policy:
     """Give what a section means for a machine of this uname(2) name; flags with NEW_LISTENER where it is needed."""
     from stockade.sandbox import filters_policy

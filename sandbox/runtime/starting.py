@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from stockade.sandbox.runtime.state import Container
 
-FAILED, HOOK_SAID = 3, 7  # native/plan.h
+FAILED, HOOK_SAID, LISTENER = 3, 7, 8  # native/plan.h
 HOOK_STEP = "run the startContainer hook"  # steps_hooks.Hook
 _answer = Struct("<IIiI")
 
@@ -31,7 +31,7 @@ def start(container: Container) -> None:
             state.STOPPED: "cannot start a container that has stopped",
         }
         raise StockadeError(reasons.get(status, f"cannot start a container in the state {status}"))
-    answer, said = _tell(f"{container.path}/{state.SOCKET}")
+    answer, said = _tell(container)
     os.unlink(f"{container.path}/{state.SOCKET}")
     if answer:
         kind, step, error, _ = _answer.unpack(answer)
@@ -39,15 +39,19 @@ def start(container: Container) -> None:
             raise _failure(container, step, error, said)
 
 
-def _tell(path: str) -> tuple[bytes, bytes]:
+def _tell(container: Container) -> tuple[bytes, bytes]:
     """Say go, and give what comes before the end: nothing when the program has begun; and what a hook said."""
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
     try:
-        console.at(connection, path, connect=True)
+        console.at(connection, f"{container.path}/{state.SOCKET}", connect=True)
         connection.send(b"g")
         answer, said = _receive(connection)
-        while answer and _answer.unpack(answer)[0] == HOOK_SAID:
-            answer, _ = _receive(connection)
+        while answer and _answer.unpack(answer)[0] in {HOOK_SAID, LISTENER}:
+            if _answer.unpack(answer)[0] == LISTENER:
+                _hand_over(container, _answer.unpack(answer)[3])
+                connection.send(b"g")
+            answer, more = _receive(connection)
+            said = said or more
         return answer, said
     except (ConnectionRefusedError, ConnectionResetError, BrokenPipeError) as error:
         raise StockadeError(
@@ -55,6 +59,21 @@ def _tell(path: str) -> tuple[bytes, bytes]:
         ) from error
     finally:
         connection.close()
+
+
+def _hand_over(container: Container, number: int) -> None:
+    from stockade.sandbox.runtime import listener
+    from stockade.sandbox.runtime.creating import oci_state
+
+    pidfd = container.pidfd()
+    if pidfd < 0:
+        raise StockadeError("cannot start a container that has stopped")
+    try:
+        section = container.config()["linux"]["seccomp"]
+        told = oci_state(container, state.RUNNING, container.pid)
+        listener.hand_over(section, told, container.pid, pidfd, number)
+    finally:
+        os.close(pidfd)
 
 
 def _receive(connection: _socket.socket) -> tuple[bytes, bytes]:
