@@ -104,13 +104,12 @@ def create(invocation: Invocation, *, detached: bool = True) -> Made:
     spec = read_from.spec
     console.check(invocation.options["console-socket"], terminal=process_of(spec).terminal, detached=detached)
     who = caller.look()
-    spec, warnings = fit.fit(rootless.settle(spec, who), who)
+    fitted, warnings = fit.fit(rootless.settle(spec, who), who)
     for warning in warnings:
         logs.warn(warning)
-    read_from = read_from.replace(spec=spec)
     identity = invocation.arguments[0]
     container = state.make(invocation.root, identity, _intent(identity, read_from), read_from.data)
-    maker = Maker(invocation, read_from, container, who)
+    maker = Maker(invocation, read_from.replace(spec=fitted), container, who)
     try:
         return maker.make(detached=detached)
     except BaseException:

@@ -1,0 +1,46 @@
+"""What a caller without root's capabilities needs: a user namespace, and a map that it may write or have written."""
+
+from __future__ import annotations
+
+from stockade.errors import StockadeError
+from stockade.sandbox.oci import spec as oci
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from stockade.sandbox.oci.spec import Spec
+    from stockade.sandbox.runtime.caller import Caller
+
+
+def settle(spec: Spec, who: Caller) -> Spec:
+    """Give the Spec with what the kernel demands of the caller. Raises StockadeError for what only root can have."""
+    if who.privileged:
+        return spec
+    if spec.linux.namespace("user") is None:
+        raise StockadeError(
+            "a container without a user namespace needs root",
+            hint="add one with id maps to the configuration, as `spec --rootless` does, or call the runtime as root",
+        )
+    if not _maps_alone(spec, who) or external(spec, who):
+        return spec
+    if spec.process is not None and spec.process.user.additional_gids:
+        raise StockadeError(
+            "additional groups need a map that newgidmap(1) writes: who maps only the own id must give setgroups(2) up",
+            hint="leave $.process.user.additionalGids out, or map subordinate ids",
+        )
+    # user_namespaces(7): gid_map can't be written by such a caller before setgroups is denied.
+    return spec.replace(annotations={**spec.annotations, oci.SETGROUPS: "deny"})
+
+
+def external(spec: Spec, who: Caller) -> bool:
+    """Tell whether newuidmap(1) and newgidmap(1) have to write the maps: they hold other ids than the caller's own."""
+    if not _maps_alone(spec, who):
+        return False
+    maps = ((spec.linux.uid_mappings, who.uid), (spec.linux.gid_mappings, who.gid))
+    return any(len(extents) > 1 or extents[0].size > 1 or extents[0].host_id != own for extents, own in maps)
+
+
+def _maps_alone(spec: Spec, who: Caller) -> bool:
+    """Tell whether the container has a new user namespace whose maps the caller may not choose."""
+    namespace = spec.linux.namespace("user")
+    new = namespace is not None and not namespace.path
+    return new and not who.privileged and not who.holds("CAP_SETUID", "CAP_SETGID")
