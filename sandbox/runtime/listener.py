@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def hand_over(section: dict[str, Any], state: bytes, pid: int, pidfd: int, number: int) -> None:
     """Take descriptor `number` of a process and send it with the ContainerProcessState.
 
-    `section` is linux.seccomp, `state` the container's JSON. Raises StockadeError: the process must not go on then, each
-    call that is notified of would hang.
+    `section` is linux.seccomp, `state` the container's JSON. Raises StockadeError: the process must not go on then, as
+    each call that is notified of would hang.
     """
     path = section.get("listenerPath") or ""
     head = f'{{"ociVersion":"1.2.0","fds":["seccompFd"],"pid":{pid},"metadata":'
