@@ -10,7 +10,7 @@ from stockade.sandbox.linux import procfs
 from stockade.sandbox.oci import lean_json, read
 from stockade.sandbox.plan import Options
 from stockade.sandbox.plan_exec import plan_exec
-from stockade.sandbox.runtime import caller, console, creating, fit, groups, logs, seccomp, state
+from stockade.sandbox.runtime import caller, console, creating, fit, groups, logs, rootless, seccomp, state
 from stockade.sandbox.verify import PROC_NAMES
 
 TYPE_CHECKING = False
@@ -47,7 +47,7 @@ class Target:
         config = container.config()
         linux = config.get("linux") or {}
         self.section: dict[str, Any] | None = linux.pop("seccomp", None)
-        self.spec = read.read_spec(config, state.CONFIG, [])
+        self.spec = read.snapshot(config, state.CONFIG)
         self.joined = _others(container.pid)
 
     def close(self) -> None:
@@ -82,7 +82,8 @@ def join(invocation: Invocation, container: Container) -> tuple[launch.Launcher,
         console.check(asked["console-socket"], terminal=process.terminal, detached=asked["detach"])
         cgroup = _cgroup(invocation, container)
         launcher = launch.Launcher()
-        spec, options = target.spec.replace(process=process), _options(invocation, target, cgroup, who)
+        options = _options(invocation, target, cgroup, who)
+        spec = rootless.joined(target.spec.replace(process=process), container.pid)
         creating.own_streams(spec, who)
         the_plan = plan_exec(spec, options, target.joined)
         child = _launch(target, the_plan, options.preserve, cgroup, launcher)

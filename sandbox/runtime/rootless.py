@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stockade.errors import StockadeError
+from stockade.sandbox.linux import procfs
 from stockade.sandbox.oci import spec as oci
 
 TYPE_CHECKING = False
@@ -13,21 +14,35 @@ if TYPE_CHECKING:
 
 def settle(spec: Spec, who: Caller) -> Spec:
     """Give the Spec with what the kernel demands of the caller. Raises StockadeError for what only root can have."""
-    if who.privileged:
-        return spec
-    if spec.linux.namespace("user") is None:
+    if spec.linux.namespace("user") is None and not who.privileged:
         raise StockadeError(
             "a container without a user namespace needs root",
             hint="add one with id maps to the configuration, as `spec --rootless` does, or call the runtime as root",
         )
-    if not _maps_alone(spec, who) or external(spec, who):
-        return spec
+    # user_namespaces(7): gid_map can't be written by such a caller before setgroups is denied.
+    alone = _maps_alone(spec, who) and not external(spec, who)
+    return _without_groups(spec) if alone or (who.nested and _denied("self")) else spec
+
+
+def joined(spec: Spec, pid: int) -> Spec:
+    """Give the Spec of a process that joins process `pid`, in whose user namespace setgroups(2) may be denied."""
+    return _without_groups(spec) if _denied(str(pid)) else spec
+
+
+def _denied(process: str) -> bool:
+    """Tell whether setgroups(2) is denied in the user namespace of a process; those below it inherit that."""
+    try:
+        return procfs.read(process, "setgroups").startswith(b"deny")
+    except OSError:  # a kernel without user namespaces has no such file
+        return False
+
+
+def _without_groups(spec: Spec) -> Spec:
     if spec.process is not None and spec.process.user.additional_gids:
         raise StockadeError(
-            "additional groups need a map that newgidmap(1) writes: who maps only the own id must give setgroups(2) up",
+            "additional groups can't be set: setgroups(2) is denied where no newgidmap(1) has written the map",
             hint="leave $.process.user.additionalGids out, or map subordinate ids",
         )
-    # user_namespaces(7): gid_map can't be written by such a caller before setgroups is denied.
     return spec.replace(annotations={**spec.annotations, oci.SETGROUPS: "deny"})
 
 

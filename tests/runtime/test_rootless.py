@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stockade.errors import StockadeError
-from stockade.sandbox.linux import capabilities
+from stockade.sandbox.linux import capabilities, procfs
 from stockade.sandbox.oci import spec as oci
 from stockade.sandbox.runtime import rootless
 from stockade.sandbox.runtime.caller import Caller
@@ -47,7 +47,7 @@ def test_who_maps_the_own_id_alone_gives_setgroups_up() -> None:
 
 
 def test_groups_that_could_not_be_set_are_refused_and_not_dropped() -> None:
-    with pytest.raises(StockadeError, match=r"^additional groups need a map that newgidmap"):
+    with pytest.raises(StockadeError, match=r"^additional groups can't be set: setgroups\(2\) is denied"):
         rootless.settle(spec(groups=(5,)), caller())
 
 
@@ -75,3 +75,16 @@ def test_a_namespace_that_is_joined_has_its_map_already() -> None:
 
     assert rootless.settle(joined, caller()) == joined
     assert not rootless.external(joined, caller())
+
+
+def test_where_setgroups_is_denied_already_nobody_tries_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root of a user namespace without subordinate ids, and whoever joins a container that is such a one."""
+    files = {"self": b"deny\n", "5": b"deny\n", "6": b"allow\n"}
+    monkeypatch.setattr(procfs, "read", lambda process, _name: files[process])
+
+    assert rootless.settle(oci.Spec(), ROOT.replace(nested=True)).annotations == {oci.SETGROUPS: "deny"}
+    assert rootless.settle(oci.Spec(), ROOT) == oci.Spec()
+    assert rootless.joined(oci.Spec(), 5).annotations == {oci.SETGROUPS: "deny"}
+    assert rootless.joined(oci.Spec(), 6) == oci.Spec()
+    with pytest.raises(StockadeError, match=r"^additional groups"):
+        rootless.joined(spec(groups=(5,)), 5)
