@@ -1,0 +1,109 @@
+"""A user without subordinate ids: a container of the own id alone, created, joined and deleted by that user."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from stockade.sandbox.runtime import spec_template
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Runtime = Callable[..., subprocess.CompletedProcess[str]]
+
+pytestmark = pytest.mark.kernel
+
+USER = 65432  # has no subordinate ids
+COMMAND = [sys.executable, "-I", "-c", "from stockade.sandbox.runtime.main import main; main()"]
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """Give a directory that the user can reach, with a root file system in it."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        place = Path(name)
+        place.chmod(0o755)
+        for directory in ("rootfs/bin", "rootfs/proc", "rootfs/dev", "rootfs/sys", "bundle", "run"):
+            (place / directory).mkdir(parents=True)
+        shutil.copy("/bin/busybox", place / "rootfs/bin/busybox")
+        for below in (place, *place.rglob("*")):
+            os.chown(below, USER, USER)
+        yield place
+
+
+@pytest.fixture
+def runtime(home: Path) -> Iterator[Runtime]:
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        # Files: whoever waits for the end of a pipe would wait for the container, which has it, too.
+        with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+            done = subprocess.run(
+                [*COMMAND, "--root", str(home / "run"), *words],
+                user=USER, group=USER, extra_groups=[], cwd=home / "bundle", env={"PATH": "/bin"},
+                stdin=subprocess.DEVNULL, stdout=output, stderr=errors, check=False, timeout=30,
+            )  # fmt: skip
+            output.seek(0)
+            errors.seek(0)
+            return subprocess.CompletedProcess(words, done.returncode, output.read(), errors.read())
+
+    yield run
+    run("delete", "--force", "one")
+
+
+def write(home: Path, *args: str, **process: object) -> dict[str, Any]:
+    config = spec_template.template(rootless=True)
+    config["linux"]["uidMappings"] = [{"containerID": 0, "hostID": USER, "size": 1}]
+    config["linux"]["gidMappings"] = [{"containerID": 0, "hostID": USER, "size": 1}]
+    config["process"] |= {"args": ["/bin/busybox", *args], "terminal": False} | process
+    config["root"]["path"] = str(home / "rootfs")
+    (home / "bundle/config.json").write_text(json.dumps(config))
+    return config
+
+
+def test_a_container_of_the_own_id_is_created_joined_and_deleted(home: Path, runtime: Runtime) -> None:
+    write(home, "sleep", "1000")
+
+    created = runtime("create", "one")
+    assert created.returncode == 0, created.stderr
+    assert runtime("start", "one").returncode == 0
+    shown = runtime("exec", "one", "/bin/busybox", "grep", "-E", "^(Uid|Gid|Groups|CapPrm)", "/proc/self/status")
+
+    assert shown.returncode == 0, shown.stderr
+    lines = dict(line.split(":", 1) for line in shown.stdout.splitlines())
+    assert lines["Uid"].split() == ["0"] * 4
+    assert lines["Gid"].split() == ["0"] * 4
+    assert runtime("delete", "--force", "one").returncode == 0
+    assert not (home / "run/one").exists()
+
+
+def test_groups_that_cannot_be_set_are_refused_by_create_and_by_exec(home: Path, runtime: Runtime) -> None:
+    write(home, "sleep", "1000", user={"uid": 0, "gid": 0, "additionalGids": [5]})
+    refused = runtime("create", "one")
+    assert (refused.returncode, "additional groups can't be set" in refused.stderr) == (1, True)
+
+    write(home, "sleep", "1000")
+    assert runtime("create", "one").returncode == 0
+    refused = runtime("exec", "--additional-gids", "5", "one", "/bin/busybox", "id")
+
+    assert (refused.returncode, "additional groups can't be set" in refused.stderr) == (255, True)
+
+
+def test_a_container_without_a_user_namespace_is_refused_before_anything_is_made(home: Path, runtime: Runtime) -> None:
+    config = write(home, "true")
+    config["linux"]["namespaces"].remove({"type": "user"})
+    del config["linux"]["uidMappings"], config["linux"]["gidMappings"]
+    (home / "bundle/config.json").write_text(json.dumps(config))
+
+    refused = runtime("create", "one")
+
+    assert refused.returncode == 1
+    assert "a container without a user namespace needs root" in refused.stderr
+    assert not (home / "run/one").exists()
