@@ -51,7 +51,7 @@ def external(spec: Spec, who: Caller) -> bool:
     if not _maps_alone(spec, who):
         return False
     maps = ((spec.linux.uid_mappings, who.uid), (spec.linux.gid_mappings, who.gid))
-    return any(len(extents) > 1 or extents[0].size > 1 or extents[0].host_id != own for extents, own in maps)
+    return any(len(extents) > 1 or (each.size, each.host_id) != (1, own) for extents, own in maps for each in extents)
 
 
 def _maps_alone(spec: Spec, who: Caller) -> bool:
