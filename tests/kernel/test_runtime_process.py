@@ -364,3 +364,82 @@ def test_each_container_has_a_session_keyring_of_its_own(runtime: Runtime) -> No
     runtime.output("cat /proc/keys > /out/keys")
 
     assert ring() != first
+
+
+# ---- exec ---------------------------------------------------------------------------------------------------------
+
+
+def user_namespace(runtime: Runtime) -> None:
+    linux = runtime.config["linux"]
+    linux["namespaces"].append({"type": "user"})
+    linux["uidMappings"] = linux["gidMappings"] = [{"containerID": 0, "hostID": 300000, "size": 65536}]
+
+
+def execed(runtime: Runtime, script: str, **process: Any) -> subprocess.CompletedProcess[str]:
+    """Run a script in the container, with a file for the process as engines write one."""
+    file = runtime.place / "process.json"
+    file.write_text(json.dumps({"cwd": "/", "args": ["/bin/sh", "-c", script], "env": ["PATH=/bin"], **process}))
+    return runtime.command("exec", "--process", str(file), runtime.name)
+
+
+@pytest.mark.parametrize("user", [False, True])
+def test_an_execed_process_has_its_own_limits_scheduling_and_processors(runtime: Runtime, user: bool) -> None:  # noqa: FBT001
+    if user:
+        user_namespace(runtime)
+    runtime.config["process"]["args"] = ["/bin/sleep", "1000"]
+    assert runtime.create().returncode == 0
+    runtime.command("start", runtime.name)
+    last = str(max(os.sched_getaffinity(0)))
+
+    done = execed(
+        runtime,
+        "ulimit -Hn; cat /proc/self/oom_score_adj; cut -d ' ' -f 19 /proc/self/stat; "
+        "grep Cpus_allowed_list /proc/self/status; ionice -p $$",
+        rlimits=[{"type": "RLIMIT_NOFILE", "soft": 50, "hard": 60}],
+        oomScoreAdj=111,
+        scheduler={"policy": "SCHED_BATCH", "nice": 4},
+        ioPriority={"class": "IOPRIO_CLASS_IDLE", "priority": 0},
+        execCPUAffinity={"initial": "0", "final": last},
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["60", "111", "4", f"Cpus_allowed_list:\t{last}", "idle"]
+
+
+@pytest.mark.parametrize("user", [False, True])
+def test_an_execed_process_is_in_the_containers_namespaces_with_its_ids(runtime: Runtime, user: bool) -> None:  # noqa: FBT001
+    if user:
+        user_namespace(runtime)
+    runtime.config["process"]["args"] = ["/bin/sleep", "1000"]
+    assert runtime.create().returncode == 0
+    runtime.command("start", runtime.name)
+    pid = runtime.pid()
+
+    done = execed(
+        runtime,
+        "for kind in user mnt pid net ipc uts; do readlink /proc/self/ns/$kind; done; id -u; id -g",
+        user={"uid": 7, "gid": 8},
+    )
+
+    kinds = ("user", "mnt", "pid", "net", "ipc", "uts")
+    assert done.stdout.splitlines() == [*(os.readlink(f"/proc/{pid}/ns/{kind}") for kind in kinds), "7", "8"], (
+        done.stderr
+    )
+
+
+def test_an_execed_process_that_names_what_the_caller_lacks_is_refused(runtime: Runtime, forked: Forked) -> None:
+    runtime.config["process"]["args"] = ["/bin/sleep", "1000"]
+    assert runtime.create().returncode == 0
+    runtime.command("start", runtime.name)
+
+    def run() -> Any:
+        calls.prctl(PR_CAPBSET_DROP, capabilities.number("CAP_SYS_RESOURCE"))
+        few = execed(runtime, "true", capabilities=all_of(["CAP_CHOWN", "CAP_SYS_RESOURCE"]))
+        every = execed(runtime, "grep CapBnd /proc/self/status", capabilities=all_of(EVERY))
+        return few, every
+
+    few, every = forked(run)
+
+    assert few.returncode == 255
+    assert "CAP_SYS_RESOURCE can't be given" in few.stderr
+    assert int(every.stdout.split()[1], 16) == capabilities.own().bounding & ~RESOURCE
