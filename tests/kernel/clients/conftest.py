@@ -15,6 +15,7 @@ import pytest
 
 from tests.kernel.clients import engines
 from tests.kernel.clients.docker import Ctr, Docker
+from tests.kernel.clients.slurm import Slurm
 from tests.kernel.clients.swarm import Swarm
 from tests.kernel.clients.world import World
 
@@ -122,3 +123,13 @@ def swarm(archive: Path) -> Iterator[Swarm]:
         yield swarm
     finally:
         swarm.end()
+
+
+@pytest.fixture(scope="session")
+def slurm(archive: Path) -> Iterator[Slurm]:
+    """Give a Slurm cluster of three hosts."""
+    slurm = Slurm(archive)
+    try:
+        yield slurm
+    finally:
+        slurm.end()

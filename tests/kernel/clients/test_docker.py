@@ -125,7 +125,8 @@ def test_a_privileged_container_has_what_the_caller_has(docker: Docker) -> None:
 
     said = docker.shown(f"{LINE.format('CapEff')}; {LINE.format('Seccomp')}; ls /dev/kmsg", "--privileged").split()
 
-    assert said == [mine, "0", "/dev/kmsg"]
+    assert int(said[0], 16) == int(mine, 16) & ((1 << 38) - 1)  # Docker 20.10 knows no later ones than AUDIT_READ
+    assert said[1:] == ["0", "/dev/kmsg"]
 
 
 def test_seccomp_and_no_new_privileges_are_as_asked(docker: Docker) -> None:
