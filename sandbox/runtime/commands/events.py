@@ -56,7 +56,7 @@ def _follow(cgroup: EngineCgroup, identity: str, pidfd: int, interval: float) ->
     try:
         while True:
             ready = [fd for fd, _ in poll.poll(max(0.0, due - time.monotonic()) * 1000)]
-            if watch and watch.fd in ready:
+            if watch and ready:  # looked at once more at the end: the kernel may wake us late, or not at all
                 for _ in range(watch.count()):
                     show(lean_json.dumps({"type": "oom", "id": identity}))
             if pidfd in ready:
