@@ -73,7 +73,9 @@ struct program {
 };
 
 static void words_of(struct program *p) {
-    uint64_t counts[2] = {number(), number()};
+    uint64_t counts[2];
+    counts[0] = number();
+    counts[1] = number();
     const char **to = p->words;
     if (counts[0] > MAX_WORDS || counts[1] > MAX_WORDS - counts[0])
         failed_with(E2BIG);
@@ -90,6 +92,8 @@ static void words_of(struct program *p) {
  * step, told in the byte that the parent reads; 127 there is no program, as in a shell. */
 static _Noreturn void become(const struct program *p, int state, int said, int report) {
     setsid();
+    if (!plan.pivoted) /* the launcher's own umask is 0; later it is the container's */
+        umask(022);
     if (dup2(state, 0) < 0 || dup2(said, 1) < 0 || dup2(said, 2) < 0 || dup2(report, 3) < 0 || fcntl(3, F_SETFD, FD_CLOEXEC) < 0)
         _exit(127);
     plan.sync_fd = -1; /* a failure below must not pass for the container's own */

@@ -144,7 +144,9 @@ def test_hooks_run_in_the_namespaces_that_the_specification_says(runtime: Runtim
     seen = "(for kind in mnt net uts; do readlink /proc/self/ns/$kind; done)"
     runtime.config["hooks"] = {
         "createRuntime": [hook(f"{seen} > {place}/runtime")],
-        "createContainer": [hook(f"{seen} > {place}/container; ls {place}/bundle >> {place}/container")],
+        "createContainer": [
+            hook(f"{seen} > {place}/container; ls {place}/bundle >> {place}/container; umask > {place}/umask")
+        ],
         "startContainer": [hook(f"{seen} > /out/start; ls / >> /out/start")],
     }
 
@@ -155,6 +157,7 @@ def test_hooks_run_in_the_namespaces_that_the_specification_says(runtime: Runtim
         os.readlink(f"/proc/self/ns/{kind}") for kind in ("mnt", "net", "uts")
     ]
     assert (place / "container").read_text().split() == [*program, "config.json"]
+    assert int((place / "umask").read_text(), 8) == 0o022
     assert (place / "start").read_text().split()[:3] == program
     assert "out" in (place / "start").read_text().split()
 
