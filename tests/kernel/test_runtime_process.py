@@ -28,6 +28,8 @@ pytestmark = pytest.mark.kernel
 
 BOOT = Path(__file__).resolve().parents[2] / "sandbox/runtime/boot.py"
 PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 24, 38
+ADD_KEY = {"x86_64": 248}.get(os.uname().machine, 217)  # asm-generic/unistd.h has 217
+KEYCTL_JOIN_SESSION_KEYRING, KEYCTL_SETPERM, KEY_SPEC_SESSION_KEYRING = 1, 5, -3
 EVERY = list(capabilities.names(capabilities.supported()))
 RESOURCE = capabilities.mask(["CAP_SYS_RESOURCE"])
 
@@ -39,6 +41,7 @@ class Runtime:
         self.place, self.name = place, f"test-{os.getpid()}-{place.name[-8:]}"
         (place / "bundle").mkdir()
         place.chmod(0o777)
+        self.more: tuple[str, ...] = ()
         kinds = ("mount", "pid", "ipc", "uts", "network")
         self.config: dict[str, Any] = {
             "ociVersion": "1.2.0",
@@ -66,7 +69,7 @@ class Runtime:
 
     def create(self) -> subprocess.CompletedProcess[str]:
         self.write()
-        return self.command("create", "--bundle", str(self.place / "bundle"), self.name)
+        return self.command("create", *self.more, "--bundle", str(self.place / "bundle"), self.name)
 
     def output(self, script: str, **process: Any) -> None:
         """Run a script to its end; what it has to tell goes to files in /out."""
@@ -357,16 +360,21 @@ def test_a_label_that_the_host_cannot_enforce_is_refused(
     assert message in refused.stderr
 
 
-def test_each_container_has_a_session_keyring_of_its_own(runtime: Runtime) -> None:
-    def ring() -> str:
-        lines = (runtime.place / "keys").read_text().splitlines()
-        return next(line.split()[0] for line in lines if " _ses: " in line)
+@pytest.mark.parametrize("new", [True, False])
+def test_keys_of_the_callers_session_stay_outside_unless_asked_for(runtime: Runtime, forked: Forked, new: bool) -> None:  # noqa: FBT001
+    def run() -> None:
+        calls.syscall("keyctl", KEYCTL_JOIN_SESSION_KEYRING, 0)
+        key = calls.syscall(ADD_KEY, b"user", b"test-secret", b"x", 1, KEY_SPEC_SESSION_KEYRING)
+        calls.syscall(
+            "keyctl", KEYCTL_SETPERM, key, 0x3F000000
+        )  # for who holds it alone: others of this uid don't see it
+        assert "test-secret" in Path("/proc/keys").read_text()
+        runtime.more = () if new else ("--no-new-keyring",)
+        runtime.output("cat /proc/keys > /out/keys")
 
-    runtime.output("cat /proc/keys > /out/keys")
-    first = ring()
-    runtime.output("cat /proc/keys > /out/keys")
+    forked(run)
 
-    assert ring() != first
+    assert ("test-secret" in (runtime.place / "keys").read_text()) == (not new)
 
 
 # ---- exec ---------------------------------------------------------------------------------------------------------
