@@ -168,11 +168,9 @@ def labels(process: oci.Process) -> Iterator[Step]:
 
 
 def attributes(spec: oci.Spec) -> Iterator[Step]:
-    """Give the steps about personality and memory policy."""
+    """Give the steps about personality and memory policy. The specification has no flags of a personality yet."""
     wanted = spec.linux.personality
     if wanted is not None:
-        if wanted.flags:
-            raise StockadeError(f"personality flag {wanted.flags[0]} is not known", hint="runtime-spec 1.2 has none")
         yield s.Personality(_known(PERSONALITIES, wanted.domain, "personality"))
     policy = getattr(spec.linux, "memory_policy", None)
     if policy is not None and policy.mode:
