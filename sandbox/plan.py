@@ -128,7 +128,7 @@ class Options(Record):
     `oci`: the Spec is somebody else's and meant literally. `start_later`: the process waits for `start` on a socket
     that comes in slot FIRST_LATE_SLOT, followed by `preserve` descriptors for the program and the state for
     startContainer hooks. `hold`: hooks run before the root changes. `new_keyring` False keeps the caller's session
-    keyring. `executes`: the process joins a container that runs, so that its CPU affinity counts.
+    keyring.
 
     `in_user_namespace`: root here is no root of the machine, so devices can't be made and cgroups of the host's not be
     mounted. `no_pivot`: the root is left by chroot. `v1_paths`: the container's own directory for each of `v1`.
@@ -153,7 +153,6 @@ class Options(Record):
     hold: bool = False
     preserve: int = 0
     new_keyring: bool = True
-    executes: bool = False
     in_user_namespace: bool = False
     no_pivot: bool = False
     v1_paths: tuple[str, ...] = ()
@@ -224,16 +223,11 @@ def _parent(
 ) -> Iterator[Step]:
     late = {"cgroup", "time"} if plan_process.time_offsets(spec) else {"cgroup"}
     cloned = [kind for kind in new if kind not in late]
-    process = plan_identity.process_of(spec)
     yield s.Clone(
         sum(NAMESPACES[kind] for kind in cloned), " ".join(cloned), cgroup.number if cgroup else s.NONE.number
     )
-    if options.executes:
-        yield from plan_process.affinity(process, final=False)
     for slot in procs:
         yield s.Place(slot)
-    if options.executes:
-        yield from plan_process.affinity(process, final=True)
     if "user" in new and not options.external_maps:
         yield s.WriteMaps(
             plan_identity.map_text(spec.linux.uid_mappings),

@@ -110,7 +110,6 @@ def _options(invocation: Invocation, target: Target, cgroup: EngineCgroup, who: 
         undumpable=who.holds("CAP_SYS_PTRACE"),
         dies_with_supervisor=False,
         oci=True,
-        executes=True,
         preserve=invocation.options["preserve-fds"],
         in_user_namespace=who.nested,
     )

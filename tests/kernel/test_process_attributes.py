@@ -184,16 +184,6 @@ def test_io_priority_is_what_was_asked_for(launcher: launch.Launcher, rootfs: Pa
     assert output(launcher, spec) == ["best-effort: prio 6"]
 
 
-def test_the_processors_of_an_execed_process_are_the_last_that_were_named(
-    launcher: launch.Launcher, rootfs: Path
-) -> None:
-    last = str(max(os.sched_getaffinity(0)))
-    spec = a_spec(rootfs, "grep Cpus_allowed_list /proc/self/status", exec_cpu_affinity=oci.ExecCPUAffinity("0", last))
-
-    assert output(launcher, spec, executes=True) == [f"Cpus_allowed_list:\t{last}"]
-    assert output(launcher, spec) != [f"Cpus_allowed_list:\t{last}"] or len(os.sched_getaffinity(0)) == 1
-
-
 def test_a_32_bit_personality_is_seen_by_uname(launcher: launch.Launcher, rootfs: Path) -> None:
     spec = with_linux(a_spec(rootfs, "uname -m"), personality=oci.LinuxPersonality("LINUX32"))
 
