@@ -139,9 +139,11 @@ def _memory_v1(group: Group) -> dict[str, Any]:
     stat = group.flat("memory.stat")
     found: dict[str, Any] = _some((("cache", stat.get("cache", 0)),))
     for name, prefix in _MEMORY_V1:
-        numbers = [group.number(f"{prefix}.{file}_in_bytes") or 0 for file in ("limit", "usage", "max_usage")]
-        failures = group.number(f"{prefix}.failcnt") or 0
-        found[name] = _entry(*numbers, failures)
+        limit, usage, peak, failures = (
+            group.number(f"{prefix}.{file}") or 0
+            for file in ("limit_in_bytes", "usage_in_bytes", "max_usage_in_bytes", "failcnt")
+        )
+        found[name] = _entry(limit, usage, peak, failures)
     return found | {"raw": stat}
 
 
