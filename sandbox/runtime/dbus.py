@@ -14,6 +14,8 @@ import os
 import struct
 import time
 
+from stockade.sandbox.linux import procfs
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -318,11 +320,22 @@ class _Reader:
         return found
 
 
+def user_directory() -> str:
+    """Give XDG_RUNTIME_DIR, or where it is as a rule; in a user namespace that goes by our uid outside."""
+    found = os.environ.get("XDG_RUNTIME_DIR", "")
+    if found.startswith("/"):
+        return found
+    uid = os.geteuid()
+    for line in procfs.read_path("/proc/self/uid_map").splitlines():
+        inside, outside, size = (int(word) for word in line.split())
+        if inside <= uid < inside + size:
+            return f"/run/user/{outside + uid - inside}"
+    return f"/run/user/{uid}"
+
+
 def session_addresses() -> list[str]:
     """Give where the bus of this user's own systemd may be."""
-    found = addresses(os.environ.get("DBUS_SESSION_BUS_ADDRESS", ""))
-    directory = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
-    return [*found, f"{directory}/bus"]
+    return [*addresses(os.environ.get("DBUS_SESSION_BUS_ADDRESS", "")), f"{user_directory()}/bus"]
 
 
 def system_addresses() -> list[str]:

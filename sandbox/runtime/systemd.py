@@ -107,8 +107,7 @@ class _Manager:
         self.bus = self._connect(dbus.session_addresses() if user else dbus.system_addresses(), user=user)
 
     def _connect(self, places: list[str], *, user: bool) -> dbus.Connection:
-        directory = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"
-        private = f"{directory}/systemd/private" if user else "/run/systemd/private"
+        private = f"{dbus.user_directory()}/systemd/private" if user else "/run/systemd/private"
         first: OSError | dbus.RemoteError | None = None
         for place in (*places, private):
             self.peer = place == private
