@@ -23,6 +23,8 @@ from stockade.sandbox.linux.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from stockade.sandbox.cgroup_handle import Unit
     from stockade.sandbox.cgroup_limits import Write
     from stockade.sandbox.linux.cgroups import Hierarchy, Layout
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["EngineCgroup", "Place", "create", "place", "privileged", "reopen", "rootless", "update"]
 
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_UNIFIED = "/sys/fs/cgroup"
 #: what cgroup2 does without a controller
 _CORE = frozenset({"", "devices", "freezer", "cpuacct"})
 
@@ -73,15 +76,19 @@ def create(
     rootless: bool = False,
     layout: Layout | None = None,
     unit: Unit | None = None,
+    intend: Callable[[list[str]], None] | None = None,
 ) -> EngineCgroup:
     """Make a group in every hierarchy, write the limits, and open cgroup.procs of each for the launcher.
 
     StockadeError if a group that was asked for, or a limit, can't be had; nothing is left behind then, save the `unit`,
     which is the caller's. `rootless` tolerates hierarchies that the caller may not write, if nothing needs them.
+    `intend` is told the record of what will be made before the first group is.
     """
-    maker = _Maker(where_to, layout or cgroups.layout(), rootless=rootless)
+    maker = _Maker(where_to, layout or _layout(where_to), rootless=rootless)
     try:
         writes = cgroup_limits.writes(resources, maker.version_of, literal=True)
+        if intend is not None:
+            intend(maker.planned(unit))
         maker.make({write.controller for write in writes})
         notes = _apply(maker, writes)
         _devices(maker, resources, notes)
@@ -92,6 +99,20 @@ def create(
         maker.undo()
         raise
     return EngineCgroup("/".join(where_to.parts), tuple(maker.groups.values()), notes=notes, unit=unit)
+
+
+def _layout(where_to: Place) -> Layout:
+    """Find the hierarchies. cgroup2 at its usual place is the only one, whatever a program mounted beside it.
+
+    It takes mountinfo, long on a host with many containers, only to tell where the caller's own group is seen.
+    """
+    try:
+        names = tuple(cgroups.read_text(f"{_UNIFIED}/cgroup.controllers").split())
+    except OSError:
+        return cgroups.layout()
+    if where_to.absolute:
+        return cgroups.Layout((cgroups.Hierarchy(2, names, _UNIFIED),))
+    return cgroups.Layout(tuple(h for h in cgroups.layout().hierarchies if h.directory == _UNIFIED))
 
 
 class _Groups:
@@ -129,6 +150,16 @@ class _Maker(_Groups):
         self.place, self.rootless = where_to, rootless
         self.own = {} if where_to.absolute else cgroups.membership()
         self.made: list[str] = []  # directories, in their order
+
+    def planned(self, unit: Unit | None) -> list[str]:
+        """Give the record, see `EngineCgroup.record`, of the groups as they will be."""
+        groups = []
+        for hierarchy in self.where.hierarchies:
+            try:
+                groups.append(Group(hierarchy, "/".join((self._base(hierarchy), *self.place.parts))))
+            except Refused:
+                continue
+        return EngineCgroup("", tuple(groups), unit=unit).record
 
     def make(self, wanted: set[str]) -> None:
         """Make the group in each hierarchy. StockadeError for one that can't be had and isn't optional."""

@@ -160,7 +160,8 @@ def start(
     placeholder of ours is there, which ends with us whatever happens. StockadeError; nothing is left then.
     """
     manager = _Manager(user=user)
-    version = 2 if cgroups.layout().controller("memory") is None or _unified() else 1
+    memory = cgroups.layout().controller("memory")
+    version = memory.version if memory else 2
     properties = systemd_properties.of_unit(name.unit, name.slice, description, version)
     properties += systemd_properties.of_resources(resources, version, user=user)
     properties += systemd_properties.of_annotations(annotations)
@@ -178,11 +179,6 @@ def start(
         raise
     finally:
         manager.close()
-
-
-def _unified() -> bool:
-    where = cgroups.layout()
-    return where.unified is not None and not where.hybrid
 
 
 def _placeholder() -> tuple[int, int]:
