@@ -32,9 +32,7 @@ def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
 
 def _start(connection: socket.socket) -> subprocess.Popen[bytes] | None:
     asked, standard = _receive(connection)
-    user: dict[str, Any] = {}
-    if asked["user"] is not None:
-        user = {"user": asked["user"][0], "group": asked["user"][1], "extra_groups": []}
+    user, group = asked["user"] or (None, None)
 
     def take_terminal() -> None:
         if os.isatty(0):
@@ -50,7 +48,9 @@ def _start(connection: socket.socket) -> subprocess.Popen[bytes] | None:
             stderr=standard[2],
             start_new_session=True,
             preexec_fn=take_terminal,  # noqa: PLW1509 - this process has no threads
-            **user,
+            user=user,
+            group=group,
+            extra_groups=None if user is None else [],
         )
     except OSError as error:
         os.write(standard[2], f"agent: {error}\n".encode())
@@ -105,13 +105,12 @@ def serve(listener: socket.socket, lifeline: int) -> None:
                 if process is not None:
                     running[process.pid] = (process, connection)
                     events.register(connection, selectors.EVENT_READ, process)
-            else:  # the other side has hung up
-                if key.data.pid in running:
-                    os.killpg(key.data.pid, signal.SIGKILL)
-                    running.pop(key.data.pid)
-                    key.data.returncode = -signal.SIGKILL
-                    events.unregister(key.fileobj)
-                    key.fileobj.close()  # type: ignore[union-attr]
+            elif key.data.pid in running:
+                os.killpg(key.data.pid, signal.SIGKILL)
+                running.pop(key.data.pid)
+                key.data.returncode = -signal.SIGKILL
+                events.unregister(key.fileobj)
+                key.fileobj.close()  # type: ignore[union-attr]
 
 
 if __name__ == "__main__":

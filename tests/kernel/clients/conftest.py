@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.kernel.clients import engines
+from tests.kernel.clients.cri import Cri
 from tests.kernel.clients.docker import Ctr, Docker
 from tests.kernel.clients.slurm import Slurm
 from tests.kernel.clients.swarm import Swarm
+from tests.kernel.clients.under_test import RUNTIME
 from tests.kernel.clients.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import pwd
+    from collections.abc import Generator, Iterator
     from pathlib import Path
 
 
@@ -38,7 +40,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def _reachable(unprivileged: pwd.struct_passwd) -> pwd.struct_passwd:
     """Give the unprivileged user, who can start the runtime under test."""
-    assert os.access(engines.RUNTIME, os.X_OK), f"there is no {engines.RUNTIME}: run ./dev setup"
+    assert os.access(RUNTIME, os.X_OK), f"there is no {RUNTIME}: run ./dev setup"
     return unprivileged
 
 
@@ -62,13 +64,13 @@ def _rootless(_podman: engines.Podman, archive: Path, _reachable: pwd.struct_pas
 
 
 @contextlib.contextmanager
-def _used(engine: engines.Podman | Docker | Ctr) -> Iterator[None]:
+def _used(engine: engines.Podman | Docker | Ctr | Cri) -> Generator[None]:
     before = _changed(engine.state(""))
     try:
         yield
     finally:
         engine.clean()
-    assert _changed(engine.state("")) > before, f"no container of {engines.RUNTIME} came or went"
+    assert _changed(engine.state("")) > before, f"no container of {RUNTIME} came or went"
 
 
 @pytest.fixture
@@ -113,6 +115,18 @@ def ctr(_ctr: Ctr) -> Iterator[Ctr]:
     """Give containerd's own client, whose containers end with the test."""
     with _used(_ctr):
         yield _ctr
+
+
+@pytest.fixture(scope="session")
+def _cri(_docker: Docker) -> Cri:
+    return Cri(_docker)
+
+
+@pytest.fixture
+def cri(_cri: Cri) -> Iterator[Cri]:
+    """Give containerd's CRI service, whose pods end with the test."""
+    with _used(_cri):
+        yield _cri
 
 
 @pytest.fixture(scope="session")

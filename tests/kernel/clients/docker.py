@@ -6,8 +6,9 @@ import json
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from tests.kernel.clients.engines import IMAGE, PATH, RUNTIME
-from tests.kernel.clients.world import eventually
+from tests.kernel.clients.engines import IMAGE
+from tests.kernel.clients.under_test import RUNTIME, configured
+from tests.kernel.clients.world import PATH, eventually
 
 if TYPE_CHECKING:
     import contextlib
@@ -16,11 +17,10 @@ if TYPE_CHECKING:
 
     from tests.kernel.clients.world import Terminal, World
 
-CALLED = "tested"  # what the daemon calls the runtime under test; `runc` is a name that it keeps for its own
+CALLED = "stockade"  # what docs/docker.md calls the runtime
 DOCKER = "/usr/bin/docker"  # Debian's, which is of the daemon's version
-DAEMON = {
-    "runtimes": {CALLED: {"path": str(RUNTIME)}},
-    "default-runtime": CALLED,
+# Not of the runtime: how to do without systemd, and an address that no other network has.
+EXTRA = {
     "storage-driver": "overlay2",
     "exec-opts": ["native.cgroupdriver=cgroupfs"],
     "bip": "172.31.250.1/24",
@@ -30,13 +30,15 @@ DAEMON = {
 class Docker:
     """Docker as root: `docker("run", …)` runs a command to its end."""
 
-    def __init__(self, world: World, **settings: Any) -> None:
+    def __init__(self, world: World, page: str = "docker.md", **settings: Any) -> None:
         self.world = world
         self.log = world.directory / "dockerd.log"
-        (world.root / "tmp/daemon.json").write_text(json.dumps(DAEMON | settings))
+        (world.root / "tmp/daemon.json").write_text(json.dumps(json.loads(configured(page, "json")) | EXTRA | settings))
         world.environment["DOCKER_HOST"] = "unix:///run/docker.sock"
         with open(self.log, "wb") as log:
-            daemon = world.start(["dockerd", "--config-file", "/tmp/daemon.json", "--host", "unix:///run/docker.sock"], stdout=log)
+            daemon = world.start(
+                ["dockerd", "--config-file", "/tmp/daemon.json", "--host", "unix:///run/docker.sock"], stdout=log
+            )
         eventually(
             lambda: daemon.ended() or self("version").returncode == 0,
             what="dockerd to answer",
@@ -99,7 +101,7 @@ class Docker:
 
 
 class Ctr:
-    """ctr, the client of containerd itself: `ctr("task", …)`, and `ctr.run(NAME, COMMAND…)` with the runtime under test."""
+    """ctr, the client of containerd: `ctr("task", …)`, and `ctr.run(NAME, COMMAND…)` with the runtime under test."""
 
     def __init__(self, docker: Docker) -> None:
         self.world = docker.world

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -11,32 +10,29 @@ import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.kernel.clients.world import PATH, TREE, World
+from tests.kernel.clients.under_test import NAME, configured
+from tests.kernel.clients.world import PATH
 
 if TYPE_CHECKING:
+    import contextlib
     import pwd
 
-    from tests.kernel.clients.world import Terminal
+    from tests.kernel.clients.world import Terminal, World
 
-# What comes instead of the installed command, for a comparison: STOCKADE_CLIENTS_RUNTIME=/usr/sbin/runc
-RUNTIME = Path(os.environ.get("STOCKADE_CLIENTS_RUNTIME", TREE / ".venv/bin/stockade-runtime"))
-NAME = RUNTIME.name
 # The v2 hierarchy beside v1's controllers, which crun takes for the only one and then refuses to run.
 LEAVE_OUT = ("unified",) if NAME == "crun" else ()
 IMAGE = "localhost/busybox"
 # root has no CAP_SYS_RESOURCE on some machines: podman's own defaults are above the limits it then has.
 LIMITS = ("nofile=1000:1000", "nproc=1000:1000")
 
-CONTAINERS_CONF = f"""
-[containers]
-default_ulimits = {json.dumps(LIMITS)}
-[engine]
+# Not of the runtime: how to do without systemd, and the network of user-defined bridges.
+ENGINE = """[engine]
 cgroup_manager = "cgroupfs"
 events_logger = "file"
-runtime = "{NAME}"
-runtime_supports_json = ["{NAME}"]
-[engine.runtimes]
-{NAME} = ["{RUNTIME}"]
+"""
+REST = f"""
+[containers]
+default_ulimits = {json.dumps(LIMITS)}
 [network]
 network_backend = "netavark"
 """
@@ -83,7 +79,7 @@ class Podman:
         self.states = Path(f"/run/{NAME}" if user is None else f"/run/user/{user.pw_uid}/{NAME}")
         etc = world.root / "tmp/etc"
         etc.mkdir(exist_ok=True)
-        (etc / "containers.conf").write_text(CONTAINERS_CONF)
+        (etc / "containers.conf").write_text(configured("podman.md", "toml").replace("[engine]\n", ENGINE) + REST)
         (etc / "storage.conf").write_text(STORAGE_CONF)
         (etc / "user-storage.conf").write_text(USER_STORAGE_CONF)
         world.environment["CONTAINERS_CONF"] = "/tmp/etc/containers.conf"

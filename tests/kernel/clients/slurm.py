@@ -6,9 +6,10 @@ import json
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from tests.kernel.clients.engines import LEAVE_OUT, PATH, RUNTIME
+from tests.kernel.clients.engines import LEAVE_OUT
 from tests.kernel.clients.network import Network
-from tests.kernel.clients.world import eventually
+from tests.kernel.clients.under_test import configured
+from tests.kernel.clients.world import PATH, eventually
 
 if TYPE_CHECKING:
     import subprocess
@@ -16,15 +17,7 @@ if TYPE_CHECKING:
 
     from tests.kernel.clients.world import World
 
-STATES = "/run/slurm-containers"
-# Its pattern: the node, the user, the job, the step and the task. Slurm starts RunTimeRun with a shell, and the first
-# TERM ends a shell: without exec the runtime then has no parent that Slurm knows, and a cancelled job goes on.
-OCI = f"""
-RunTimeRun="exec {RUNTIME} --root={STATES} run --bundle %b %n.%u.%j.%s.%t"
-RunTimeQuery="{RUNTIME} --root={STATES} state %n.%u.%j.%s.%t"
-RunTimeKill="{RUNTIME} --root={STATES} kill --all %n.%u.%j.%s.%t"
-RunTimeDelete="{RUNTIME} --root={STATES} delete --force %n.%u.%j.%s.%t"
-"""
+STATES = "/run/slurm-containers"  # in docs/slurm.md
 # Without munge, whose socket and key are one machine's: auth/none believes who asks.
 CONFIGURATION = """
 ClusterName=stockade
@@ -77,7 +70,7 @@ class Slurm:
         for host in self.network.hosts.values():
             (host.root / "tmp/slurm").mkdir()
             (host.root / "tmp/slurm/slurm.conf").write_text(CONFIGURATION.format(address=address) + nodes + partition)
-            (host.root / "tmp/slurm/oci.conf").write_text(OCI)
+            (host.root / "tmp/slurm/oci.conf").write_text(configured("slurm.md", "conf"))
             (host.root / "tmp/slurmctld").mkdir()
             self._unpack(host, archive)
             host.environment["SLURM_CONF"] = "/tmp/slurm/slurm.conf"

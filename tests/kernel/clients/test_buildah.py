@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.kernel.clients.engines import IMAGE, LIMITS, RUNTIME
+from tests.kernel.clients.engines import IMAGE, LIMITS
+from tests.kernel.clients.under_test import RUNTIME
 
 if TYPE_CHECKING:
     import subprocess
@@ -39,7 +40,9 @@ def build(podman: Podman, text: str, isolation: str) -> subprocess.CompletedProc
 
 
 def assert_built(podman: Podman) -> None:
-    said = podman.said("run", "--rm", "--network", "none", "localhost/built", "sh", "-c", "cat /tmp/id /tmp/a /tmp/pwd /status /links")
+    said = podman.said(
+        "run", "--rm", "--network", "none", "localhost/built", "sh", "-c", "cat /tmp/id /tmp/a /tmp/pwd /status /links"
+    )
 
     assert said.split()[:3] == ["1000", "b", "/made"]
     assert "Seccomp:\t2" in said

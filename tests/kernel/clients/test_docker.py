@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kernel.clients.docker import CALLED
-from tests.kernel.clients.engines import IMAGE, RUNTIME
+from tests.kernel.clients.engines import IMAGE
+from tests.kernel.clients.under_test import RUNTIME
 from tests.kernel.clients.world import eventually
 
 if TYPE_CHECKING:
@@ -85,7 +86,9 @@ def test_exec_has_its_own_user_directory_environment_streams_and_exit_code(docke
     assert (done.returncode, done.stdout, done.stderr) == (5, "1000\n/tmp\nb c\ntyped\n", "err\n")
 
 
-@pytest.mark.parametrize("options", [(), ("--cap-drop", "ALL", "--security-opt", "no-new-privileges"), ("--privileged",)])
+@pytest.mark.parametrize(
+    "options", [(), ("--cap-drop", "ALL", "--security-opt", "no-new-privileges"), ("--privileged",)]
+)
 def test_exec_is_confined_as_the_container_is(docker: Docker, options: tuple[str, ...]) -> None:
     docker.background("confined", *options)
 
@@ -133,7 +136,9 @@ def test_seccomp_and_no_new_privileges_are_as_asked(docker: Docker) -> None:
     script = LINE.format("Seccomp") + ";" + LINE.format("NoNewPrivs")
 
     assert docker.shown(script).split() == ["2", "0"]
-    assert docker.shown(script, "--security-opt", "seccomp=unconfined", "--security-opt", "no-new-privileges").split() == ["0", "1"]
+    assert docker.shown(
+        script, "--security-opt", "seccomp=unconfined", "--security-opt", "no-new-privileges"
+    ).split() == ["0", "1"]
 
 
 def test_a_read_only_root_keeps_its_tmpfs_writable(docker: Docker) -> None:
@@ -183,9 +188,18 @@ def test_a_program_that_takes_more_memory_than_allowed_is_killed_and_inspect_say
 
 
 def test_a_limit_and_a_sysctl_are_set(docker: Docker) -> None:
-    options = ("--ulimit", "nofile=123:456", "--sysctl", "kernel.msgmax=12345", "--sysctl", "net.ipv4.ip_default_ttl=77")
+    options = (
+        "--ulimit",
+        "nofile=123:456",
+        "--sysctl",
+        "kernel.msgmax=12345",
+        "--sysctl",
+        "net.ipv4.ip_default_ttl=77",
+    )
 
-    said = docker.shown("ulimit -n; ulimit -Hn; cat /proc/sys/kernel/msgmax /proc/sys/net/ipv4/ip_default_ttl", *options)
+    said = docker.shown(
+        "ulimit -n; ulimit -Hn; cat /proc/sys/kernel/msgmax /proc/sys/net/ipv4/ip_default_ttl", *options
+    )
 
     assert said.split() == ["123", "456", "12345", "77"]
 
@@ -251,7 +265,9 @@ def test_restart_begins_anew_and_a_policy_restarts_by_itself(docker: Docker) -> 
 
 
 def test_a_health_check_is_run_inside(docker: Docker) -> None:
-    docker.background("patient", "--health-cmd", "test -e /tmp/well", "--health-interval", "100ms", "--health-retries", "1")
+    docker.background(
+        "patient", "--health-cmd", "test -e /tmp/well", "--health-interval", "100ms", "--health-retries", "1"
+    )
 
     eventually(lambda: docker.inspect("patient", "{{.State.Health.Status}}") == "unhealthy")
     docker("exec", "patient", "touch", "/tmp/well", check=True)
@@ -275,7 +291,10 @@ def test_containers_of_one_network_reach_each_other_by_name(docker: Docker) -> N
         docker.background("server", "--network", "between", command=("nc", "-ll", "-p", "80", "-e", "echo", "hello"))
 
         eventually(
-            lambda: docker("run", "--rm", "--network", "between", IMAGE, "nc", "-w", "2", "server", "80").stdout == "hello\n"
+            lambda: (
+                docker("run", "--rm", "--network", "between", IMAGE, "nc", "-w", "2", "server", "80").stdout
+                == "hello\n"
+            )
         )
         assert docker("run", "--rm", IMAGE, "nc", "-w", "2", "server", "80").returncode != 0
     finally:

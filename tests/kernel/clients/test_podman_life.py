@@ -73,7 +73,9 @@ def test_exec_has_its_own_user_directory_environment_streams_and_exit_code(podma
     assert (done.returncode, done.stdout, done.stderr) == (5, "1000\n/tmp\nb c\ntyped\n", "err\n")
 
 
-@pytest.mark.parametrize("options", [(), ("--cap-drop", "ALL", "--security-opt", "no-new-privileges"), ("--privileged",)])
+@pytest.mark.parametrize(
+    "options", [(), ("--cap-drop", "ALL", "--security-opt", "no-new-privileges"), ("--privileged",)]
+)
 def test_exec_is_confined_as_the_container_is(podman: Podman, options: tuple[str, ...]) -> None:
     podman.background("confined", *options)
 
@@ -204,7 +206,9 @@ def test_restart_begins_anew_and_a_policy_restarts_by_itself(podman: Podman) -> 
     podman("restart", "--time", "0", "again", check=True)
     assert podman.inspect("again", "{{.State.Pid}}") != first
 
-    podman.background("failing", "--restart", "on-failure:2", "-v", "counts:/c", command=("sh", "-c", "echo >>/c/n; exit 1"))
+    podman.background(
+        "failing", "--restart", "on-failure:2", "-v", "counts:/c", command=("sh", "-c", "echo >>/c/n; exit 1")
+    )
     eventually(lambda: podman.inspect("failing", "{{.RestartCount}} {{.State.Status}}") == "2 exited")
 
 
@@ -220,13 +224,17 @@ def test_rm_takes_a_running_container_with_all_its_processes(podman: Podman) -> 
 
 def test_a_pod_shares_its_network_and_its_names(podman: Podman) -> None:
     podman("pod", "create", "--name", "pod", "--hostname", "podded", check=True)
-    podman.said("run", "--detach", "--pod", "pod", "--name", "server", IMAGE, "nc", "-ll", "-p", "80", "-e", "echo", "hello")
+    podman.said(
+        "run", "--detach", "--pod", "pod", "--name", "server", IMAGE, "nc", "-ll", "-p", "80", "-e", "echo", "hello"
+    )
 
     answer = eventually(lambda: podman("run", "--rm", "--pod", "pod", IMAGE, "nc", "-w", "1", "127.0.0.1", "80").stdout)
 
     assert answer == "hello\n"
     assert podman.said("run", "--rm", "--pod", "pod", IMAGE, "hostname") == "podded"
-    assert podman.said("ps", "--all", "--pod", "--filter", "name=infra", "--format", "{{.Image}}").startswith("localhost/podman-pause")
+    assert podman.said("ps", "--all", "--pod", "--filter", "name=infra", "--format", "{{.Image}}").startswith(
+        "localhost/podman-pause"
+    )
     podman("pod", "stop", "--time", "0", "pod", check=True)
 
 
@@ -255,7 +263,9 @@ spec:
 
     podman("kube", "play", "--network", "none", "/tmp/pod.yaml", check=True)
 
-    said = podman.said("exec", "played-one", "sh", "-c", "id -u; grep CapBnd /proc/1/status; touch /etc/x || echo refused")
+    said = podman.said(
+        "exec", "played-one", "sh", "-c", "id -u; grep CapBnd /proc/1/status; touch /etc/x || echo refused"
+    )
     assert said.split() == ["1000", "CapBnd:", "0000000000000000", "refused"]
     assert re.search("runAsUser: 1000", podman.said("generate", "kube", "played"))
     podman("kube", "down", "/tmp/pod.yaml", check=True)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.kernel.clients.engines import IMAGE, NAME
+from tests.kernel.clients.engines import IMAGE
+from tests.kernel.clients.under_test import NAME
 from tests.kernel.clients.world import eventually
 
 if TYPE_CHECKING:
@@ -75,7 +76,9 @@ def test_capabilities_are_dropped_and_added(podman: Podman) -> None:
 
 def test_a_user_who_is_not_root_has_no_capability_in_effect(podman: Podman) -> None:
     assert podman.shown(LINE.format("CapEff"), "--user", "app") == capabilities()
-    assert podman.shown(LINE.format("CapEff"), "--user", "app", "--cap-drop", "ALL", "--cap-add", "CHOWN") == capabilities(0)
+    assert podman.shown(
+        LINE.format("CapEff"), "--user", "app", "--cap-drop", "ALL", "--cap-add", "CHOWN"
+    ) == capabilities(0)
 
 
 def test_a_privileged_container_has_what_the_caller_has(podman: Podman) -> None:
@@ -131,7 +134,9 @@ def test_a_directory_is_mounted_for_reading_and_another_for_writing(podman: Podm
         (podman.world.root / "tmp" / name).mkdir()
         (podman.world.root / "tmp" / name / "file").write_text(name)
 
-    done = podman.sh("cat /ro/file /rw/file; touch /ro/x || echo -refused; touch /rw/x", "-v", "/tmp/ro:/ro:ro", "-v", "/tmp/rw:/rw")
+    done = podman.sh(
+        "cat /ro/file /rw/file; touch /ro/x || echo -refused; touch /rw/x", "-v", "/tmp/ro:/ro:ro", "-v", "/tmp/rw:/rw"
+    )
 
     assert done.stdout == "rorw-refused\n"
     assert not (podman.world.root / "tmp/ro/x").exists()
@@ -188,7 +193,10 @@ def test_a_sysctl_is_set_for_the_container_alone(podman: Podman) -> None:
 
 
 def test_a_limit_of_resources_is_set(podman: Podman) -> None:
-    assert podman.shown("ulimit -n; ulimit -Hn", "--ulimit", "nofile=123:456", "--ulimit", "nproc=99:99").split() == ["123", "456"]
+    assert podman.shown("ulimit -n; ulimit -Hn", "--ulimit", "nofile=123:456", "--ulimit", "nproc=99:99").split() == [
+        "123",
+        "456",
+    ]
 
 
 def test_the_cgroup_has_the_limits_that_were_asked_for(podman: Podman) -> None:
@@ -247,7 +255,22 @@ def test_no_network_is_loopback_alone_and_the_hosts_network_is_the_hosts(podman:
 def test_a_bridge_gives_an_address_and_names(podman: Podman) -> None:
     podman("network", "create", "between", check=True)
     try:
-        podman.said("run", "--detach", "--name", "server", "--network", "between", IMAGE, "nc", "-ll", "-p", "80", "-e", "echo", "hello")
+        podman.said(
+            "run",
+            "--detach",
+            "--name",
+            "server",
+            "--network",
+            "between",
+            IMAGE,
+            "nc",
+            "-ll",
+            "-p",
+            "80",
+            "-e",
+            "echo",
+            "hello",
+        )
 
         answer = eventually(
             lambda: podman("run", "--rm", "--network", "between", IMAGE, "nc", "-w", "2", "server", "80").stdout, 10
@@ -349,7 +372,9 @@ def test_an_oom_score_that_is_higher_is_set(podman: Podman) -> None:
         (("/no/such/program",), 127),
     ],
 )
-def test_a_command_that_cant_be_started_has_the_shells_exit_code(podman: Podman, command: tuple[str, ...], code: int) -> None:
+def test_a_command_that_cant_be_started_has_the_shells_exit_code(
+    podman: Podman, command: tuple[str, ...], code: int
+) -> None:
     done = podman("run", "--rm", "--network", "none", IMAGE, *command)
 
     assert done.returncode == code, done.stderr

@@ -9,23 +9,27 @@ the mounts, links and filters away. What is left is empty cgroups, which are rem
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import functools
 import json
 import os
-import pwd
 import pty
 import select
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    import pwd
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
 HERE = Path(__file__).resolve().parent
 TREE = HERE.parent.parent.parent
@@ -159,9 +163,9 @@ class World:
         enter = "".join(f"echo $$ >{group}/cgroup.procs\n" for group in self.groups)
         unshare = ["unshare", "-m", "-n", "-p", "-u", "-i", "-C", "--fork", "--kill-child"]
         given = (self.listener.fileno(), lifeline)
+        agent = [sys.executable, "-I", f"{HERE}/agent.py", *map(str, given)]
         return subprocess.Popen(
-            ["sh", "-euc", f'{enter}exec "$@"', "sh", *unshare, "sh", "-c", SETUP, "sh"]
-            + [sys.executable, "-I", f"{HERE}/agent.py", *map(str, given)],
+            ["sh", "-euc", f'{enter}exec "$@"', "sh", *unshare, "sh", "-c", SETUP, "sh", *agent],
             env={
                 "PATH": PATH,
                 "PRIVATE": " ".join(PRIVATE),
@@ -189,9 +193,9 @@ class World:
         self.listener.close()
         os.close(self.lifeline)
         if self.agent is not None:
-            self.agent.wait()
+            self.agent.wait(30)
         for group in self.groups:
-            eventually(lambda group=group: _removed(group), what=f"{group} to be empty")
+            eventually(functools.partial(_removed, group), what=f"{group} to be empty")
         shutil.rmtree(self.directory)
 
     def start(
@@ -207,16 +211,17 @@ class World:
     ) -> Process:
         """Start a command; what it leaves of its standard streams is /dev/null."""
         environment = self.environment | (self.user_environment if user is not None else {}) | dict(env or {})
-        asked = {"argv": [os.fspath(word) for word in argv], "env": environment, "cwd": cwd}
-        asked["user"] = None if user is None else [user.pw_uid, user.pw_gid]
+        asked = {
+            "argv": [os.fspath(word) for word in argv],
+            "env": environment,
+            "cwd": cwd,
+            "user": None if user is None else [user.pw_uid, user.pw_gid],
+        }
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         connection.connect(f"{self.directory}/agent")
         with open(os.devnull, "r+b") as null:
-            streams = [stdin, stdout, stdout if stderr is None else stderr]
-            descriptors = [
-                null.fileno() if stream == subprocess.DEVNULL else stream if isinstance(stream, int) else stream.fileno()
-                for stream in streams
-            ]
+            streams = (null if stream == subprocess.DEVNULL else stream for stream in (stdin, stdout, stderr or stdout))
+            descriptors = [stream if isinstance(stream, int) else stream.fileno() for stream in streams]
             socket.send_fds(connection, [json.dumps(asked).encode()], descriptors)
         process = Process(connection)
         self.processes.append(process)
@@ -262,14 +267,10 @@ class World:
         raise AssertionError(f"no {controller} cgroup of {pid}")
 
     @contextlib.contextmanager
-    def terminal(self, *argv: str, user: pwd.struct_passwd | None = None) -> Iterator[Terminal]:
+    def terminal(self, *argv: str, user: pwd.struct_passwd | None = None) -> Generator[Terminal]:
         """Run a command on a terminal of its own, 33 rows of 101 columns."""
         master, slave = pty.openpty()
         try:
-            import fcntl
-            import struct
-            import termios
-
             fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 101, 0, 0))
             process = self.start(argv, stdin=slave, stdout=slave, user=user, env={"TERM": "xterm"})
             os.close(slave)
