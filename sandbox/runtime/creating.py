@@ -204,7 +204,11 @@ class Maker:
     def _cgroup(self) -> EngineCgroup:
         from stockade.sandbox.runtime import groups
 
-        return groups.create(self.invocation, self.spec, self.container.identity)
+        container = self.container
+        # What a killed `create` leaves is found by what it meant to make.
+        return groups.create(
+            self.invocation, self.spec, container.identity, lambda record: container.write(cgroups=record)
+        )
 
     def _options(self) -> Options:
         program, flags = self._filter()

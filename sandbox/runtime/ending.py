@@ -89,7 +89,9 @@ def _kill(container: Container) -> None:
 
 def _remove_groups(container: Container) -> None:
     paths = list(container.data.get("cgroups") or ())
-    if not groups.destroy(paths, timeout=PATIENCE):
+    if not container.pid:  # a killed `create`: its launcher has killed what it had begun, or is about to
+        groups.destroy(paths, timeout=1.0, kill=False)
+    elif not groups.destroy(paths, timeout=PATIENCE):
         raise StockadeError(
             "the control groups can't be removed: " + os.strerror(errno.EBUSY).lower(),
             hint="a process of it doesn't end: see cgroup.procs in " + paths[0].partition(":")[2],

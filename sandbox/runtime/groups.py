@@ -6,28 +6,30 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from stockade.sandbox.cgroup_handle import EngineCgroup
     from stockade.sandbox.oci.spec import LinuxResources, Spec
     from stockade.sandbox.runtime.arguments import Invocation
 
 
-def create(invocation: Invocation, spec: Spec, identity: str) -> EngineCgroup:
+def create(invocation: Invocation, spec: Spec, identity: str, intend: Callable[[list[str]], None]) -> EngineCgroup:
     """Make the groups of a container with their limits, cgroup.procs of each open for the launcher.
 
-    Call `started` of its unit, if it has one, once a process of the container is in the groups. StockadeError; nothing
-    is left then.
+    `intend` is told how `reopen` finds them, before the first is made. Call `started` of its unit, if it has one, once a
+    process of the container is in the groups. StockadeError; nothing is left then.
     """
     from stockade.sandbox import cgroup_engine
 
     path, resources = spec.linux.cgroups_path, spec.linux.resources
     if invocation.cgroup_manager == "disabled":
         _refuse_limits(resources)
+        intend([])
         return cgroup_engine.EngineCgroup("", ())
     rootless = cgroup_engine.rootless(invocation.rootless)
     if not invocation.systemd_cgroup:
-        return cgroup_engine.create(cgroup_engine.place(path, identity), resources, rootless=rootless)
+        place = cgroup_engine.place(path, identity)
+        return cgroup_engine.create(place, resources, rootless=rootless, intend=intend)
     from stockade.sandbox.runtime import systemd
 
     user = not cgroup_engine.privileged()
@@ -39,7 +41,7 @@ def create(invocation: Invocation, spec: Spec, identity: str) -> EngineCgroup:
         user=user,
     )
     try:
-        return cgroup_engine.create(place, resources, rootless=rootless, unit=scope)
+        return cgroup_engine.create(place, resources, rootless=rootless, unit=scope, intend=intend)
     except BaseException:
         scope.stop()
         raise
@@ -71,13 +73,18 @@ def reopen(record: Iterable[str]) -> EngineCgroup:
     return cgroup
 
 
-def destroy(record: Sequence[str], *, timeout: float) -> bool:
+def destroy(record: Sequence[str], *, timeout: float, kill: bool = True) -> bool:
     """Remove the groups that `EngineCgroup.record` tells of, killing what still runs there; whether all are gone.
+
+    Without `kill` a group with processes stays: one that a killed `create` meant to make may be another container's.
 
     As a rule they are empty and a directory each: then that is all that `delete` does and imports. StockadeError.
     """
     lines = [line for line in record if line.startswith("@") or not _removed(line.partition(":")[2])]
-    return not lines or reopen(lines).destroy(timeout=timeout)
+    if not lines:
+        return True
+    found = reopen(lines)
+    return found.destroy(timeout=timeout) if kill else found.remove(timeout=timeout)
 
 
 def _removed(path: str) -> bool:

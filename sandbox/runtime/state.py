@@ -173,7 +173,10 @@ def stat_of(pid: int) -> tuple[str, int] | None:
 
 
 def make(root: str, identity: str, data: dict[str, object], config: bytes) -> Container:
-    """Make a container's directory with its lock, state and configuration. StockadeError where the name is taken."""
+    """Make a container's directory with its lock and configuration; the state comes with the first `write`.
+
+    StockadeError where the name is taken.
+    """
     private(root)
     container = Container(root, identity, dict(data))
     try:
@@ -185,7 +188,6 @@ def make(root: str, identity: str, data: dict[str, object], config: bytes) -> Co
     try:
         container.lock = _locked(container.path)
         put(f"{container.path}/{CONFIG}", config)
-        container.write()
     except BaseException:
         container.remove()
         raise

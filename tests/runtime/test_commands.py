@@ -37,6 +37,7 @@ def make(root: str) -> Iterator[Make]:
         found = state.stat_of(pid) if pid else None
         start = found[1] if found else 0
         made.append(state.make(root, identity, {"pid": pid, "start": start, **data}, b"{}"))
+        made[-1].write()
         made[-1].close()
         return made[-1]
 
