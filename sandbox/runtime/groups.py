@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def create(invocation: Invocation, spec: Spec, identity: str, intend: Callable[[list[str]], None]) -> EngineCgroup:
     """Make the groups of a container with their limits, cgroup.procs of each open for the launcher.
 
-    `intend` is told how `reopen` finds them, before the first is made. Call `started` of its unit, if it has one, once a
+    `intend` is told how `reopen` finds them, before the first is made. Call `started` of its unit, if any, once a
     process of the container is in the groups. StockadeError; nothing is left then.
     """
     from stockade.sandbox import cgroup_engine
