@@ -38,6 +38,10 @@ _UNIFIED = "/sys/fs/cgroup"
 _CORE = frozenset({"", "devices", "freezer", "cpuacct"})
 
 
+class _Invisible(Refused):
+    """The caller's own group is outside of what is mounted here."""
+
+
 class Place(Record):
     """Where a container's groups go: `parts` below the top of each hierarchy, or below the caller's own group.
 
@@ -174,7 +178,8 @@ class _Maker(_Groups):
                     raise _no_group(reason) from error
                 self.failed[hierarchy] = reason
             except Refused as error:
-                if not optional:
+                unseen = isinstance(error, _Invisible) and self.rootless and not self.place.explicit
+                if not (optional or unseen):
                     raise _no_group(error) from error
                 self.failed[hierarchy] = error
 
@@ -189,7 +194,7 @@ class _Maker(_Groups):
         own = self.own.get(hierarchy.controllers[0] if hierarchy.version == 1 else "")
         path = hierarchy.path(own) if own is not None else None
         if path is None:
-            raise Refused(
+            raise _Invisible(
                 f"the caller's own group is not visible at {hierarchy.directory}",
                 "mount cgroups in the caller's own cgroup namespace, or give an absolute linux.cgroupsPath",
             )

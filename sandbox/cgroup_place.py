@@ -202,7 +202,7 @@ def apply_write(group: Group, write: Write) -> str:
     except OSError as error:
         raise Refused(
             f"the kernel refuses {write.value!r} for {group.path}/{write.file}: {os.strerror(error.errno or 0)}",
-            "see whether a group above it allows less",
+            "ask for more than is in use" if error.errno == errno.EBUSY else "see whether a group above it allows less",
         ) from error
     if not matches(write, got):
         raise Refused(

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from stockade.errors import StockadeError
+from stockade.sandbox import cgroup_engine
 from stockade.sandbox.cgroup_engine import Place, place
 from stockade.sandbox.cgroup_handle import reopen
 from stockade.sandbox.cgroup_limits import Write, writes
+from stockade.sandbox.linux import cgroups
 from stockade.sandbox.linux.cgroup_devices import ENGINE, policy
 from stockade.sandbox.oci import spec as oci
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from stockade.sandbox.cgroup_handle import EngineCgroup
 
 DEFAULTS = oci.LinuxResources(  # what engines pass when nothing was asked for
     memory=oci.LinuxMemory(
@@ -172,6 +181,57 @@ def test_a_sub_cgroup_that_makes_no_sense_is_refused(words: list[str], message: 
     cgroup = reopen(["cpu:/nonexistent/cgroup/x"])
     with pytest.raises(StockadeError, match=message):
         cgroup.below(words)
+
+
+def groups_of_an_init(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, own: str, *, enabled: str
+) -> tuple[EngineCgroup, EngineCgroup]:
+    """Give the groups of a container on cgroup2, and those for a process beside its init, which is in `own`."""
+    directory.joinpath("box").mkdir()
+    directory.joinpath("box/cgroup.subtree_control").write_text(enabled)
+    unified = cgroups.Hierarchy(2, (), str(directory))
+    monkeypatch.setattr(cgroups, "membership", lambda _: {"": own})
+    monkeypatch.setattr(cgroups, "layout", lambda: cgroups.Layout((unified,)))
+    cgroup = reopen([f":{directory}/box"])
+    return cgroup, cgroup.beside(42)
+
+
+def test_a_process_goes_beside_an_init_that_left_the_group_to_manage_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cgroup, beside = groups_of_an_init(tmp_path, monkeypatch, "/box/init.scope", enabled="memory pids\n")
+    assert beside.record == [f":{tmp_path}/box/init.scope"]
+    cgroup.close()
+
+
+@pytest.mark.parametrize(
+    ("own", "enabled"), [("/box/init.scope", "\n"), ("/elsewhere", "memory\n"), ("/box", "memory")]
+)
+def test_a_process_goes_into_the_containers_own_group_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str, enabled: str
+) -> None:
+    cgroup, beside = groups_of_an_init(tmp_path, monkeypatch, own, enabled=enabled)
+    assert beside.record == cgroup.record
+    cgroup.close()
+
+
+def layout_without_our_group() -> cgroups.Layout:
+    """A container of another engine sees a part of a hierarchy, in which its own group isn't."""
+    return cgroups.Layout((cgroups.Hierarchy(1, ("pids",), "/sys/fs/cgroup/pids", "/another/group"),))
+
+
+def test_who_cant_see_his_own_group_goes_without_if_rootless_and_nothing_was_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cgroups, "membership", lambda: {"pids": "/mine"})
+    monkeypatch.setattr(cgroup_engine, "privileged", lambda: False)
+    layout = layout_without_our_group()
+
+    assert cgroup_engine.create(place("", "ID"), None, rootless=True, layout=layout).record == []
+    with pytest.raises(StockadeError, match="pids-limit can't be enforced: the caller's own group is not visible"):
+        cgroup_engine.create(place("", "ID"), oci.LinuxResources(pids=oci.LinuxPids(5)), rootless=True, layout=layout)
+    with pytest.raises(StockadeError, match="the container's cgroup can't be made: the caller's own group"):
+        cgroup_engine.create(place("", "ID"), None, layout=layout)
 
 
 def test_every_container_may_make_nodes_and_open_only_the_harmless_ones() -> None:
