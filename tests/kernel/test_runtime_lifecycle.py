@@ -42,7 +42,7 @@ def runtime(public_tmp: Path) -> Iterator[Runtime]:
 @pytest.fixture
 def bundle(public_tmp: Path, rootfs: Path) -> Callable[..., Path]:
     """Write a bundle of a program and what changes in its process."""
-    made = []
+    made: list[Path] = []
 
     def make(*args: str, process: dict[str, Any] | None = None, **linux: Any) -> Path:
         directory = write(public_tmp / f"bundle{len(made)}", rootfs, args=args or WAITS, **linux)
@@ -234,8 +234,8 @@ def test_a_container_is_started_once(runtime: Runtime, bundle: Callable[..., Pat
 
 def test_two_starts_at_once_start_it_once(runtime: Runtime, bundle: Callable[..., Path]) -> None:
     runtime.ok("create", "--bundle", bundle(), "c")
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    both = [subprocess.Popen([*runtime.command, "start", "c"], **quiet) for _ in range(2)]
+    null = subprocess.DEVNULL
+    both = [subprocess.Popen([*runtime.command, "start", "c"], stdout=null, stderr=null) for _ in range(2)]
     assert sorted(each.wait(20) for each in both) == [0, 1]
 
 
@@ -314,8 +314,8 @@ def test_a_killed_create_leaves_no_program_and_what_it_left_can_be_deleted(
 ) -> None:
     directory = bundle("/bin/touch", "/tmp/ran")
     for step in range(12):
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        creating = subprocess.Popen([*runtime.command, "create", "--bundle", str(directory), "c"], **quiet)
+        command = [*runtime.command, "create", "--bundle", str(directory), "c"]
+        creating = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(0.004 * step)
         creating.kill()
         creating.wait()
@@ -344,7 +344,7 @@ def test_exec_takes_what_the_options_say(runtime: Runtime, bundle: Callable[...,
 
 def test_exec_takes_a_process_from_a_file(runtime: Runtime, bundle: Callable[..., Path], public_tmp: Path) -> None:
     runtime.ok("run", "--detach", "--bundle", bundle(), "c")
-    process = {"cwd": "/home", "args": ["/bin/sh", "-c", "pwd; umask; id -u"], "env": ["PATH=/bin"]}
+    process: dict[str, Any] = {"cwd": "/home", "args": ["/bin/sh", "-c", "pwd; umask; id -u"], "env": ["PATH=/bin"]}
     process["user"] = {"uid": 1000, "gid": 0, "umask": 0o27}
     (public_tmp / "process.json").write_text(json.dumps(process))
     assert runtime.ok("exec", "--process", public_tmp / "process.json", "c") == "/home\n0027\n1000\n"
@@ -382,8 +382,8 @@ def test_descriptors_are_passed_on_only_when_asked_for(
         run = [*runtime.command, "run", *extra, "--bundle", str(bundle("/bin/sh", "-c", script)), "c"]
         with (public_tmp / "out").open("w+") as out:
             shell = ["/bin/sh", "-c", f'exec 3<{public_tmp}/given; exec "$@"', "sh", *run]
-            streams = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": subprocess.STDOUT}
-            subprocess.run(shell, check=False, timeout=60, **streams)
+            null, err = subprocess.DEVNULL, subprocess.STDOUT
+            subprocess.run(shell, check=False, timeout=60, stdin=null, stdout=out, stderr=err)
             out.seek(0)
             said.append(out.read())
     assert said[0].startswith("0 1 2 3 ")  # the last is of the listing
