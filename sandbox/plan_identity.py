@@ -8,6 +8,7 @@ from stockade.sandbox import steps as s
 from stockade.sandbox.linux import capabilities
 from stockade.sandbox.linux.record import Record
 from stockade.sandbox.oci import spec as oci
+from stockade.sandbox.plan_mount_options import RDONLY, Flags, clean
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -139,7 +140,8 @@ def expected(spec: oci.Spec, new: Sequence[str], options: Options) -> Expected:
     filtered = bool(options.filter_program)
     read_only = []
     if "mount" in new:
-        read_only = [m.destination for m in spec.mounts if {"ro", "rro"} & set(m.options)]
+        found = {clean(mount.destination): Flags(mount.options).all_attributes & RDONLY for mount in spec.mounts}
+        read_only = [place for place, bit in found.items() if bit]  # of two on one place the last covers the other
         if root_of(spec).readonly:
             read_only.append("/")
     return Expected(

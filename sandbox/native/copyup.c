@@ -156,7 +156,7 @@ void step_like_covered(void) {
     int tree = descriptor(), root = descriptor();
     const char *path = text();
     int what = (int)number();
-    int from = open_inside(root, path, O_RDONLY | O_DIRECTORY, 0);
+    int from = open_inside(root, path, (what & CONTENT ? O_RDONLY : O_PATH) | O_DIRECTORY, 0);
     if (from < 0) {
         if (errno == ENOENT)
             return;

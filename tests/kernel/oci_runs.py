@@ -1,0 +1,94 @@
+"""Run a Spec as the OCI runtime plans it, with the launcher but without the command: what the kernel then shows."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stockade.sandbox import inputs, launch
+from stockade.sandbox.oci.read import read_spec
+from stockade.sandbox.plan import Options, plan
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ALL = [
+    f"CAP_{name}"
+    for name in ("CHOWN", "DAC_OVERRIDE", "FOWNER", "MKNOD", "NET_ADMIN", "SETGID", "SETUID", "SYS_ADMIN", "SYS_CHROOT")
+]
+#: the mounts of `runc spec`, without cgroups
+MOUNTS: tuple[dict[str, Any], ...] = (
+    {"destination": "/proc", "type": "proc", "source": "proc"},
+    {
+        "destination": "/dev", "type": "tmpfs", "source": "tmpfs",
+        "options": ["nosuid", "strictatime", "mode=755", "size=65536k"],
+    },
+    {
+        "destination": "/dev/pts", "type": "devpts", "source": "devpts",
+        "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
+    },
+    {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
+)  # fmt: skip
+
+
+def config(root: Path | str, script: str, /, **changes: Any) -> dict[str, Any]:
+    """Give a config.json that runs a shell script; `mounts` are added to runc's, `linux` and `process` are merged."""
+    linux = {"namespaces": [{"type": kind} for kind in ("mount", "pid", "uts", "ipc", "network")]}
+    capabilities = dict.fromkeys(("bounding", "effective", "permitted"), ALL)
+    process = {"cwd": "/", "args": ["/bin/busybox", "sh", "-c", script], "env": ["PATH=/bin"]}
+    return {
+        "ociVersion": "1.2.0",
+        "process": process | {"capabilities": capabilities} | changes.get("process", {}),
+        "root": {"path": str(root)} | changes.get("root", {}),
+        "mounts": [*changes.get("base", MOUNTS), *changes.get("mounts", ())],
+        "linux": linux | changes.get("linux", {}),
+    }
+
+
+def user_namespace(*more: str) -> dict[str, Any]:
+    """Give the part `linux` of a container with a user namespace of 65536 ids from 100000."""
+    ids = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    kinds = ("user", "mount", "pid", "uts", "ipc", "network", *more)
+    return {"namespaces": [{"type": kind} for kind in kinds], "uidMappings": ids, "gidMappings": ids}
+
+
+@dataclass(frozen=True)
+class Done:
+    """What the program wrote, and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.splitlines()
+
+
+def run(document: dict[str, Any], **options: Any) -> Done:
+    """Run it as root's runtime would. Raises StockadeError where that fails."""
+    spec = read_spec(document, "config.json")
+    the_plan = plan(spec, Options(oci=True, privileged=True).replace(**options))
+    null = os.open("/dev/null", os.O_RDWR)
+    pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(2)]
+    for _, write in pipes:
+        os.fchmod(write, 0o666)
+    given, opened = inputs.inputs(the_plan, (null, pipes[0][1], pipes[1][1]), None)
+    launcher = launch.Launcher()
+    try:
+        child = launch.launch(launcher, launch.encode(the_plan), given)
+        for _, write in pipes:
+            os.close(write)
+        out, err = (_all(read) for read, _ in pipes)
+        _, status = os.waitpid(child.pid, 0)
+        return Done(os.waitstatus_to_exitcode(status), out, err)
+    finally:
+        inputs.close(opened)
+        launcher.close()
+        os.close(null)
+
+
+def _all(descriptor: int) -> str:
+    with os.fdopen(descriptor, errors="replace") as pipe:
+        return pipe.read()
