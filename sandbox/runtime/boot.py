@@ -23,6 +23,9 @@ def home(path: str) -> str:
 if __name__ == "__main__":
     gc.disable()  # modules are made to stay: looking for garbage among them takes a millisecond
     sys.path.insert(0, home(__file__))
+    from stockade.sandbox.runtime import modules
+
+    modules.install()
     from stockade.sandbox.runtime.main import main
 
     main()
