@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+import pickle
+import traceback
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from stockade.sandbox import inputs, launch
+from stockade.sandbox.linux import calls
 from stockade.sandbox.oci.read import read_spec
 from stockade.sandbox.plan import Options, plan
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+T = TypeVar("T")
+CLONE_NEWUSER, CLONE_NEWNS = 0x10000000, 0x00020000
 
 ALL = [
     f"CAP_{name}"
@@ -92,3 +99,38 @@ def run(document: dict[str, Any], **options: Any) -> Done:
 def _all(descriptor: int) -> str:
     with os.fdopen(descriptor, errors="replace") as pipe:
         return pipe.read()
+
+
+def as_namespace_root(function: Callable[[], T]) -> T:
+    """Give the function's result, from root of a user namespace with mounts of its own, as below rootless podman."""
+    reader, writer = os.pipe()
+    ready, go = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            try:
+                calls.unshare(CLONE_NEWUSER | CLONE_NEWNS)
+                os.write(ready[1], b"r")
+                os.read(go[0], 1)
+                os.setgid(0)
+                os.setuid(0)
+                answer = pickle.dumps((True, function()))
+            except BaseException as error:  # noqa: BLE001 - a failed assert too is told by the parent
+                answer = pickle.dumps((False, AssertionError(f"{error!r}\n{traceback.format_exc()}")))
+            os.write(writer, answer)
+        finally:
+            os._exit(0)
+    os.read(ready[0], 1)
+    for name in ("uid_map", "gid_map"):
+        with open(f"/proc/{child}/{name}", "w") as file:
+            file.write("0 100000 65536")
+    os.write(go[1], b"g")
+    for descriptor in (writer, *ready, *go):
+        os.close(descriptor)
+    with os.fdopen(reader, "rb") as pipe:
+        data = pipe.read()
+    os.waitpid(child, 0)
+    succeeded, result = pickle.loads(data)  # noqa: S301 - from our own child
+    if not succeeded:
+        raise result
+    return result  # type: ignore[no-any-return]
