@@ -106,6 +106,24 @@ def docker(_docker: Docker) -> Iterator[Docker]:
 
 
 @pytest.fixture(scope="session")
+def _remapped(archive: Path, unprivileged: pwd.struct_passwd) -> Iterator[Docker]:
+    world = World("remapped", {}, engines.LEAVE_OUT)
+    try:
+        docker = Docker(world, **{"userns-remap": unprivileged.pw_name, "live-restore": True})
+        docker.load(archive)
+        yield docker
+    finally:
+        world.end()
+
+
+@pytest.fixture
+def remapped(_remapped: Docker) -> Iterator[Docker]:
+    """Give another Docker, whose containers have user namespaces, and outlive their daemon."""
+    with _used(_remapped):
+        yield _remapped
+
+
+@pytest.fixture(scope="session")
 def _ctr(_docker: Docker) -> Ctr:
     return Ctr(_docker)
 

@@ -35,14 +35,14 @@ class Docker:
         self.log = world.directory / "dockerd.log"
         (world.root / "tmp/daemon.json").write_text(json.dumps(json.loads(configured(page, "json")) | EXTRA | settings))
         world.environment["DOCKER_HOST"] = "unix:///run/docker.sock"
-        with open(self.log, "wb") as log:
-            daemon = world.start(
-                ["dockerd", "--config-file", "/tmp/daemon.json", "--host", "unix:///run/docker.sock"], stdout=log
-            )
-        eventually(
-            lambda: daemon.ended() or self("version").returncode == 0,
-            what="dockerd to answer",
-        )
+        self.begin()
+
+    def begin(self) -> None:
+        """Start the daemon, with its containerd, and wait until it answers."""
+        command = ["dockerd", "--config-file", "/tmp/daemon.json", "--host", "unix:///run/docker.sock"]
+        with open(self.log, "ab") as log:
+            daemon = self.world.start(command, stdout=log)
+        eventually(lambda: daemon.ended() or self("version").returncode == 0, what="dockerd to answer")
         assert not daemon.ended(), self.log.read_text()
 
     def load(self, archive: Path) -> None:

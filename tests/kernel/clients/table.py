@@ -14,6 +14,7 @@ CLIENTS = {
     "test_podman_rootless.py": "Podman 4.3.1 as a user without privilege",
     "test_buildah.py": "Buildah 1.28.2",
     "test_docker.py": "Docker 20.10.24",
+    "test_docker_remapped.py": "Docker 20.10.24 with userns-remap and live-restore",
     "test_containerd.py": "containerd 1.6.20 with ctr",
     "test_kubernetes.py": "containerd 1.6.20 with CRI, as Kubernetes' kubelet asks it",
     "test_swarm.py": "Docker Swarm on three hosts",

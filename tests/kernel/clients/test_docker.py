@@ -369,6 +369,20 @@ def test_logs_keep_both_streams_apart(docker: Docker) -> None:
     assert (done.stdout, done.stderr) == ("out\n", "err\n")
 
 
+def test_an_image_is_built_with_run_steps(docker: Docker) -> None:
+    text = f"FROM {IMAGE}\nRUN grep Seccomp: /proc/self/status >/status\nUSER app\nRUN id -u >/tmp/id\n"
+
+    docker("build", "--tag", "localhost/built", "-", input=text, check=True)
+
+    assert docker.said("run", "--rm", "localhost/built", "cat", "/status", "/tmp/id").split() == [
+        "Seccomp:",
+        "2",
+        "1000",
+    ]
+    done = docker("build", "-", input=f"FROM {IMAGE}\nRUN exit 7\n")
+    assert "returned a non-zero code: 7" in done.stderr
+
+
 def test_eight_containers_start_at_once(docker: Docker) -> None:
     with ThreadPoolExecutor(8) as pool:
         said = list(pool.map(lambda number: docker.shown(f"echo {number}"), range(8)))

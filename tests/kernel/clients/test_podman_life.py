@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from tests.kernel.clients.engines import Podman
 
 pytestmark = pytest.mark.kernel
+# All but startContainer, whose hooks run inside, and where createContainer's write is the container's.
+STAGES = ("prestart", "createRuntime", "createContainer", "poststart", "poststop")
 # Says `ready` once the trap is set, and waits in a way that a signal interrupts.
 TRAPPED = "trap 'echo got {0}; exit 5' {0}; echo ready; while :; do sleep 1000 & wait; done"
 CONFINEMENT = "grep -E '^(Cap|Seccomp:|NoNewPrivs)' /proc/{}/status"
@@ -279,6 +282,42 @@ def test_a_checkpoint_is_refused_with_a_reason(podman: Podman) -> None:
 
     assert done.returncode == 125
     assert "checkpoint" in done.stderr
+
+
+def test_no_process_of_the_runtime_stays_beside_a_container(podman: Podman) -> None:
+    podman.background("alone")
+
+    programs = podman.world.run("sh", "-c", "for p in /proc/[0-9]*; do readlink $p/exe; done").stdout.split()
+
+    names = [program.rpartition("/")[2] for program in programs[1:]]  # without the world's own first process
+    assert sorted(set(names) - {"aardvark-dns", "dash"}) == ["conmon", "sleep"]
+
+
+def test_hooks_get_the_containers_state(podman: Podman) -> None:
+    (podman.world.root / "tmp/hooks").mkdir()
+    for stage in STAGES:
+        script = f"#!/bin/sh\ncat >/tmp/hooks/{stage}.state\n"
+        (podman.world.root / f"tmp/hooks/{stage}.sh").write_text(script)
+        (podman.world.root / f"tmp/hooks/{stage}.sh").chmod(0o755)
+        hook = {
+            "version": "1.0.0",
+            "hook": {"path": f"/tmp/hooks/{stage}.sh"},
+            "when": {"always": True},
+            "stages": [stage],
+        }
+        (podman.world.root / f"tmp/hooks/{stage}.json").write_text(json.dumps(hook))
+
+    name = podman.said("--hooks-dir", "/tmp/hooks", "create", "--name", "hooked", "--network", "none", IMAGE, "true")
+    podman("--hooks-dir", "/tmp/hooks", "start", "--attach", "hooked", check=True)
+    podman("rm", "hooked", check=True)
+
+    states = {
+        stage: json.loads(eventually((podman.world.root / f"tmp/hooks/{stage}.state").read_text)) for stage in STAGES
+    }
+    assert {state["id"] for state in states.values()} == {name}
+    early = states["prestart"]["status"], states["createRuntime"]["status"]
+    assert early in {("creating", "creating"), ("created", "created")}
+    assert (states["poststart"]["status"], states["poststop"]["status"]) == ("running", "stopped")
 
 
 def test_ten_containers_start_at_once(podman: Podman) -> None:

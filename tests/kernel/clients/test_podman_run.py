@@ -161,6 +161,22 @@ def test_a_slave_volume_sees_later_mounts_of_the_host_and_a_private_one_does_not
     assert podman("exec", "rprivate", "grep", "later", "/proc/mounts").returncode == 1
 
 
+def test_a_volume_is_mapped_to_the_containers_ids_where_asked(podman: Podman) -> None:
+    (podman.world.root / "tmp/mapped").mkdir()
+    maps = ("--uidmap", "0:300000:5000", "--gidmap", "0:300000:5000")
+
+    said = podman.shown("touch /v/made; stat -c %u /v /v/made", *maps, "-v", "/tmp/mapped:/v:idmap").split()
+
+    assert said == ["0", "0"]
+    assert (podman.world.root / "tmp/mapped/made").stat().st_uid == 0
+    assert podman.shown("stat -c %u /v", *maps, "-v", "/tmp/mapped:/v") == "65534"
+
+
+def test_a_tmpfs_starts_with_the_images_files_unless_told_not_to(podman: Podman) -> None:
+    assert "root:x:0" in podman.shown("cat /etc/group; grep ' /etc tmpfs' /proc/mounts >&2", "--tmpfs", "/etc")
+    assert podman.shown("ls /home", "--tmpfs", "/home:notmpcopyup") == ""
+
+
 def test_a_named_volume_outlives_its_containers(podman: Podman) -> None:
     podman.shown("echo kept >/data/file", "-v", "kept:/data")
 
@@ -327,6 +343,30 @@ def test_a_user_namespace_is_found_by_itself(podman: Podman) -> None:
     assert said[0] == "0"
     assert said[2] == "2000"
     assert int(said[1]) >= 500000
+
+
+def test_a_user_namespace_of_another_container_is_shared_where_asked(podman: Podman) -> None:
+    podman.background("mapped", "--uidmap", "0:300000:5000", "--gidmap", "0:300000:5000")
+    link = "/proc/self/ns/user"
+
+    assert podman.shown(f"readlink {link}", "--userns", "container:mapped") == podman.said(
+        "exec", "mapped", "readlink", link
+    )
+
+
+def test_a_network_namespace_by_its_path_is_joined(podman: Podman) -> None:
+    podman.world.run("ip", "netns", "add", "made", check=True)
+    podman.world.run("ip", "-n", "made", "link", "add", "one7", "type", "veth", "peer", "two7", check=True)
+
+    said = podman.said("run", "--rm", "--network", "ns:/run/netns/made", IMAGE, "ls", "/sys/class/net")
+
+    assert said.split() == ["lo", "one7", "two7"]
+
+
+def test_a_container_for_systemd_may_write_its_own_cgroup(podman: Podman) -> None:
+    script = "mkdir /sys/fs/cgroup/systemd/sub && echo made; stat -f -c %T /run"
+
+    assert podman.shown(script, "--systemd", "always", "--tmpfs", "/unused").split() == ["made", "tmpfs"]
 
 
 def test_the_kernels_interfaces_are_masked_and_read_only_unless_unmasked(podman: Podman) -> None:
