@@ -195,17 +195,16 @@ class Sandbox:
             raise ValueError(f"timeout is {timeout}, and no program ends in that time")
         self._runs += 1
         ready = self._take()
-        with ready.stack as stack:
+        with ready.stack as stack, self._coming() as coming:
             stack.callback(ready.pending.abandon)
             streams, collected = self._streams(stack, input.encode() if isinstance(input, str) else input)
-            child = self._go(ready, streams, argv, env)
+            child = self._go(ready, streams, argv, env, coming)
             collected |= {reader: bytearray() for _, reader in child.streams}
             inputs.close(streams)
             running = container.Container(self.prepared, child, ready.cgroup)
             deadline = None if timeout is None else started + timeout
             collector = Collector(running, ready.pending.launcher.fileno(), collected, output_limit)
-            with self._refilled() as coming:
-                why = collector.wait(deadline, coming)
+            why = collector.wait(deadline, {descriptor: other.advanced for descriptor, other in coming.items()})
             waited = _wait(child)
             wall = time.monotonic() - started
             return self._result(waited, why, collected, wall, ready.cgroup)
@@ -249,23 +248,29 @@ class Sandbox:
             ready.discard()
 
     @contextlib.contextmanager
-    def _refilled(self) -> Generator[dict[int, Callable[[], bool]]]:
-        """Ask for the next processes while a program runs; who looks after the program looks after them, by descriptor.
+    def _coming(self) -> Generator[dict[int, _Ready]]:
+        """Hold the next processes, by descriptor, while who looks after the program looks after them.
 
         Only then may another thread take them.
         """
         coming: dict[int, _Ready] = {}
         try:
-            while self._runs > 1 and len(self._waiting) < self.ahead:
-                ready = self._begin()
-                coming[ready.pending.fileno()] = ready
-                self._waiting.add(ready)
-            yield {descriptor: ready.advanced for descriptor, ready in coming.items()}
+            yield coming
+        except StockadeError:
+            self._ready.extend(coming.values())
+            raise
         except BaseException:
             for ready in coming.values():
                 ready.discard()  # a message of it may be lost
             raise
         self._ready.extend(coming.values())
+
+    def _refill(self, coming: dict[int, _Ready]) -> None:
+        """Ask for the next processes: as soon as this one is on its way, so that no processor waits for it."""
+        while self._runs > 1 and len(self._waiting) < self.ahead:
+            ready = self._begin()
+            coming[ready.pending.fileno()] = ready
+            self._waiting.add(ready)
 
     def _begin(self) -> _Ready:
         with contextlib.ExitStack() as stack:
@@ -323,9 +328,14 @@ class Sandbox:
         return streams, collected
 
     def _go(
-        self, ready: _Ready, streams: list[int], argv: Sequence[str], env: Mapping[str, str] | None
+        self,
+        ready: _Ready,
+        streams: list[int],
+        argv: Sequence[str],
+        env: Mapping[str, str] | None,
+        coming: dict[int, _Ready],
     ) -> launch.Child:
-        """Send the last steps: streams, filter, program."""
+        """Send the last steps: streams, filter, program. Meanwhile ask for the next processes."""
         variables = self.process.env
         if env:
             kept = [variable for variable in variables if variable.partition("=")[0] not in env]
@@ -335,7 +345,8 @@ class Sandbox:
             ready.discard()
             raise StockadeError("a program needs a name, and no argument or variable can hold a NUL byte")
         execute = planning.execute(tuple(argv), variables)
-        return ready.pending.go((*self._last, execute), self._last_encoded + execute.encode(), streams)
+        tail = self._last_encoded + execute.encode()
+        return ready.pending.go((*self._last, execute), tail, streams, meanwhile=lambda: self._refill(coming))
 
     @staticmethod
     def _result(

@@ -278,17 +278,20 @@ class Pending:
         descriptors: Sequence[int] = (),
         *,
         waits: bool = False,
+        meanwhile: Callable[[], None] | None = None,
     ) -> Child:
         """Wait until the process is ready and compared, let it go with its last steps, wait until the program runs.
 
         `tail` are the steps `last` as bytes, `descriptors` what they find from slot FIRST_LATE_SLOT on. `waits`: it
-        stops at WaitStart, where its filter is not loaded yet.
+        stops at WaitStart, where its filter is not loaded yet. `meanwhile` is done while the process takes them.
         """
         try:
             while not self.compared:
                 self.advance()
             self.last = last
             self._send(tail, descriptors)
+            if meanwhile is not None:
+                meanwhile()
             while self._next():
                 pass
             if not waits:
