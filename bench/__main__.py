@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 #: name → (module, function, rounds): the last takes a mount namespace for itself
 GROUPS = {
     "library": ("library", "launches", 30),
+    "calls": ("library", "calls", 20),
     "threads": ("library", "threads", 10),
     "filters": ("filters", "loads", 15),
     "audit": ("auditing", "audits", 5),

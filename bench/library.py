@@ -17,7 +17,11 @@ from stockade.sandbox.plan import plan
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    Batch = Callable[[int], list[float]]
+
 PROGRAM = "/bin/true"
+#: seconds between single calls
+PAUSE = 0.01
 #: the call that bwrap(1) shows first, with what makes it a sandbox
 USUAL = [
     *("bwrap", "--ro-bind", "/usr", "/usr", "--symlink", "usr/bin", "/bin", "--symlink", "usr/lib", "/lib"),
@@ -27,24 +31,46 @@ USUAL = [
 
 
 def launches(scratch: str, rounds: int) -> Table:
-    """One launch after another, each waited for."""
+    """One launch after another, each waited for: how much of them a machine can do."""
+    title = "Library, without a pause: one program with all seven namespaces and the default filter"
+    return _compared(title, scratch, rounds, 20, lambda batch: batch)
+
+
+def calls(scratch: str, rounds: int) -> Table:
+    """One launch at a time, with a pause before each: how long a caller waits who has something else to do between."""
+    title = f"Library, single calls with {PAUSE * 1e3:.0f} ms between them: the same program, the same sandbox"
+    return _compared(title, scratch, rounds, 10, _paused)
+
+
+def _paused(batch: Batch) -> Batch:
+    def measured(count: int) -> list[float]:
+        times = []
+        for _ in range(count):
+            time.sleep(PAUSE)  # what the call before has left to do is done then
+            times += batch(1)
+        return times
+
+    return measured
+
+
+def _compared(title: str, scratch: str, rounds: int, each: int, how: Callable[[Batch], Batch]) -> Table:
     prepared = description.prepare()
     baseline = _baseline(prepared, scratch)
     warm, cold = Sandbox(), Sandbox(ahead=0)
     subjects = [
-        Subject("plain C, fork and mount(2)", baseline.batch),
-        Subject("Sandbox.run", repeat(lambda: warm.run([PROGRAM]))),
-        Subject("Sandbox(ahead=0).run", repeat(lambda: cold.run([PROGRAM]))),
+        Subject("plain C, fork and mount(2)", how(baseline.batch)),
+        Subject("Sandbox.run", how(repeat(lambda: warm.run([PROGRAM])))),
+        Subject("Sandbox(ahead=0).run", how(repeat(lambda: cold.run([PROGRAM])))),
     ]
     goals = [(1, 0, 1.5), (2, 0, 0.0)]
     if shutil.which("bwrap"):
-        subjects.append(Subject("bwrap, the same sandbox", _bubblewrap(prepared)))
-        subjects.append(Subject("bwrap, a usual call, no filter", repeat(lambda: processes.captured(USUAL))))
+        subjects.append(Subject("bwrap, the same sandbox", how(_bubblewrap(prepared))))
+        subjects.append(Subject("bwrap, a usual call, no filter", how(repeat(lambda: processes.captured(USUAL)))))
         goals += [(1, 3, 0.25), (1, 4, 0.0)]
-    interleave(subjects, rounds=rounds, each=20)
+    interleave(subjects, rounds=rounds, each=each)
     baseline.close()
     warm.close()
-    return Table("Library: one program with all seven namespaces and the default filter", subjects, goals)
+    return Table(title, subjects, goals)
 
 
 def _baseline(prepared: container.Prepared, scratch: str) -> processes.Timed:
