@@ -4,7 +4,7 @@ A Sandbox decides and compiles once; each `run` costs a launch and nothing else.
 One launcher serves the whole process; it and every sandboxed program end with the process, however that ends.
 
 Nearly all of a launch does not depend on the program: namespaces, mounts, ids, capabilities. From its second run on a
-Sandbox keeps a few processes that are ready up to the filter, made while programs run. Each is used once.
+Sandbox keeps a few processes that are ready up to the filter, made while programs run and after. Each is used once.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 #: processes that a Sandbox keeps ready; each is some 340 kB of kernel memory
 AHEAD = 2
+#: seconds between two runs that are parts of one loop
+CLOSE = 0.002
 #: bytes that a stream may hold before the program is killed
 OUTPUT_LIMIT = 64 << 20
 
@@ -154,7 +156,7 @@ class Sandbox:
         options.setdefault("host_root", not options.get("rootfs"))
         self.prepared = container.prepare(arguments.from_keywords(("true",), options))
         self.process = process_of(self.prepared.spec)
-        self.ahead, self._runs = ahead, 0
+        self.ahead, self._runs, self._ended = ahead, 0, 0.0
         self._owner = self.prepared.owner_outside
         self._inside = self.prepared.pipes_inside
         self._encoded: launch.Encoded | None = None
@@ -189,6 +191,7 @@ class Sandbox:
         if isinstance(argv, str):
             raise TypeError('argv is a sequence of words: ["ls", "-l"], not "ls -l"')
         started = time.monotonic()
+        close = started - self._ended < CLOSE
         if timeout is None:
             timeout = self.prepared.request.timeout
         if timeout is not None and timeout <= 0:
@@ -198,7 +201,8 @@ class Sandbox:
         with ready.stack as stack, self._coming() as coming:
             stack.callback(ready.pending.abandon)
             streams, collected = self._streams(stack, input.encode() if isinstance(input, str) else input)
-            child = self._go(ready, streams, argv, env, coming)
+            # In a loop of launches no processor may wait; else a program has the machine for itself.
+            child = self._go(ready, streams, argv, env, (lambda: self._refill(coming)) if close else None)
             collected |= {reader: bytearray() for _, reader in child.streams}
             inputs.close(streams)
             running = container.Container(self.prepared, child, ready.cgroup)
@@ -206,6 +210,7 @@ class Sandbox:
             collector = Collector(running, ready.pending.launcher.fileno(), collected, output_limit)
             why = collector.wait(deadline, {descriptor: other.advanced for descriptor, other in coming.items()})
             waited = _wait(child)
+            ready.pending.waited()
             wall = time.monotonic() - started
             return self._result(waited, why, collected, wall, ready.cgroup)
 
@@ -249,28 +254,47 @@ class Sandbox:
 
     @contextlib.contextmanager
     def _coming(self) -> Generator[dict[int, _Ready]]:
-        """Hold the next processes, by descriptor, while who looks after the program looks after them.
+        """Hold those on their way, by descriptor, while who looks after the program looks after them.
 
         Only then may another thread take them.
         """
         coming: dict[int, _Ready] = {}
         try:
+            while self._ready:
+                other = self._ready.pop()
+                if other.pending.compared:
+                    self._ready.append(other)
+                    break
+                if other.owner == os.getpid():
+                    coming[other.pending.fileno()] = other
+                else:
+                    self._waiting.discard(other)
+                    other.discard()  # of the process that this one was forked from
+        except IndexError:
+            pass  # another thread was quicker
+        try:
             yield coming
         except StockadeError:
-            self._ready.extend(coming.values())
+            self._end(coming)
             raise
         except BaseException:
             for ready in coming.values():
                 ready.discard()  # a message of it may be lost
             raise
+        self._end(coming)
+
+    def _end(self, coming: dict[int, _Ready]) -> None:
+        self._refill(coming)
         self._ready.extend(coming.values())
+        self._ended = time.monotonic()
 
     def _refill(self, coming: dict[int, _Ready]) -> None:
-        """Ask for the next processes: as soon as this one is on its way, so that no processor waits for it."""
-        while self._runs > 1 and len(self._waiting) < self.ahead:
-            ready = self._begin()
-            coming[ready.pending.fileno()] = ready
-            self._waiting.add(ready)
+        """Ask for the processes that are missing. Where that can't be, the next run finds out by itself."""
+        with contextlib.suppress(StockadeError, OSError):
+            while self._runs > 1 and len(self._waiting) < self.ahead:
+                ready = self._begin()
+                coming[ready.pending.fileno()] = ready
+                self._waiting.add(ready)
 
     def _begin(self) -> _Ready:
         with contextlib.ExitStack() as stack:
@@ -333,9 +357,9 @@ class Sandbox:
         streams: list[int],
         argv: Sequence[str],
         env: Mapping[str, str] | None,
-        coming: dict[int, _Ready],
+        meanwhile: Callable[[], None] | None,
     ) -> launch.Child:
-        """Send the last steps: streams, filter, program. Meanwhile ask for the next processes."""
+        """Send the last steps: streams, filter, program."""
         variables = self.process.env
         if env:
             kept = [variable for variable in variables if variable.partition("=")[0] not in env]
@@ -346,7 +370,7 @@ class Sandbox:
             raise StockadeError("a program needs a name, and no argument or variable can hold a NUL byte")
         execute = planning.execute(tuple(argv), variables)
         tail = self._last_encoded + execute.encode()
-        return ready.pending.go((*self._last, execute), tail, streams, meanwhile=lambda: self._refill(coming))
+        return ready.pending.go((*self._last, execute), tail, streams, meanwhile=meanwhile)
 
     @staticmethod
     def _result(

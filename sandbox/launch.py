@@ -324,6 +324,10 @@ class Pending:
             if descriptor >= 0:
                 os.close(descriptor)
 
+    def waited(self) -> None:
+        """Note that the caller has waited for the process: what is left to `abandon` is descriptors."""
+        self.pid, self.ended = -1, True
+
     def release(self) -> None:
         """Leave the process and its descriptors to the caller."""
         self.terminal = self.pidfd = -1
@@ -335,6 +339,8 @@ class Pending:
         self.abandon()
 
     def _end(self) -> None:
+        if self.ended and self.pid < 0:
+            return  # nothing has begun, or it was waited for
         try:
             self.socket.shutdown(_socket.SHUT_WR)  # who waits for our word ends, so the other end does get closed
             while self.pid < 0 and self._receive():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import errno
 import gc
 import multiprocessing
 import os
@@ -189,6 +190,47 @@ def test_a_program_that_is_dropped_ends_what_is_ready() -> None:
         assert (left.groups, left.records) == ([], [])
 
     arena.run(scenario)
+
+
+def test_single_calls_find_a_process_that_stands_ready_as_loops_do() -> None:
+    with Sandbox() as ours:
+        ours.run(["true"])
+        for pause in (0.0, 0.0, 5 * api.CLOSE, 5 * api.CLOSE, 0.0, 5 * api.CLOSE):
+            first = ours._ready[0] if ours._ready else None
+            time.sleep(pause)
+            assert ours.run(["true"]).exit_code == 0
+            assert first is None or first not in ours._ready  # it was taken
+            assert len(ours._ready) == api.AHEAD
+
+
+@pytest.mark.parametrize("pause", [0.0, 5 * api.CLOSE])
+@pytest.mark.parametrize("error", [OSError(errno.EMFILE, "too many open files"), StockadeError("no more")])
+def test_a_run_gives_its_result_when_nothing_more_can_be_made_ready(
+    monkeypatch: pytest.MonkeyPatch, pause: float, error: Exception
+) -> None:
+    def refuse() -> object:
+        raise error
+
+    with Sandbox() as ours:
+        for _ in range(2):
+            ours.run(["true"])
+        monkeypatch.setattr(ours, "_begin", refuse)
+        for _ in range(api.AHEAD):
+            time.sleep(pause)
+            assert ours.run(["echo", "there"]).stdout == b"there\n"
+        with pytest.raises(type(error)):
+            ours.run(["true"])
+
+
+def test_a_program_that_is_not_there_costs_none_of_those_that_stand_ready() -> None:
+    with Sandbox() as ours:
+        for _ in range(3):
+            ours.run(["true"])
+        for _ in range(3):
+            with pytest.raises(ProgramNotFound):
+                ours.run(["/nonexistent"])
+            assert len(ours._ready) == api.AHEAD
+        assert ours.run(["true"]).exit_code == 0
 
 
 def test_a_run_goes_on_when_what_was_ready_has_been_killed() -> None:
