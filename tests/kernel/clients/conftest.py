@@ -109,7 +109,7 @@ def docker(_docker: Docker) -> Iterator[Docker]:
 def _remapped(archive: Path, unprivileged: pwd.struct_passwd) -> Iterator[Docker]:
     world = World("remapped", {}, engines.LEAVE_OUT)
     try:
-        docker = Docker(world, **{"userns-remap": unprivileged.pw_name, "live-restore": True})
+        docker = Docker(world, settings={"userns-remap": unprivileged.pw_name, "live-restore": True})
         docker.load(archive)
         yield docker
     finally:

@@ -30,10 +30,12 @@ EXTRA = {
 class Docker:
     """Docker as root: `docker("run", …)` runs a command to its end."""
 
-    def __init__(self, world: World, page: str = "docker.md", **settings: Any) -> None:
+    def __init__(self, world: World, page: str = "docker.md", settings: dict[str, Any] | None = None) -> None:
         self.world = world
         self.log = world.directory / "dockerd.log"
-        (world.root / "tmp/daemon.json").write_text(json.dumps(json.loads(configured(page, "json")) | EXTRA | settings))
+        (world.root / "tmp/daemon.json").write_text(
+            json.dumps(json.loads(configured(page, "json")) | EXTRA | (settings or {}))
+        )
         world.environment["DOCKER_HOST"] = "unix:///run/docker.sock"
         self.begin()
 

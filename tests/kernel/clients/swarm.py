@@ -37,7 +37,7 @@ class Swarm:
         (switch.root / "tmp/registry.yml").write_text(CONFIGURATION)
         switch.start(["docker-registry", "serve", "/tmp/registry.yml"])
         settings = {"insecure-registries": [REGISTRY]}
-        self.nodes = {name: Docker(host, "swarm.md", **settings) for name, host in self.network.hosts.items()}
+        self.nodes = {name: Docker(host, "swarm.md", settings) for name, host in self.network.hosts.items()}
         first = self.nodes["host1"]
         address = self.network.address
         first("swarm", "init", "--advertise-addr", address["host1"], "--dispatcher-heartbeat", "1s", check=True)
