@@ -263,8 +263,8 @@ def _top(spec: oci.Spec, slots: Slots, top: Slot, *, copied: bool, literal: bool
         source = slots.new("rootfs")
         yield s.Open(source, root_of(spec).path, O_PATH | O_DIRECTORY)
         yield s.CloneTree(top, source, recursive=True)
-    # Device nodes that an image brings are dead, in all that is mounted there. A runtime does what config.json says, and
-    # the device controller guards. A copy that the supervisor made is still a peer of the host's mount.
+    # Device nodes that an image brings are dead, in all that is mounted there. A runtime does what config.json says:
+    # there the device controller guards. A copy that the supervisor made is still a peer of the host's mount.
     propagation = MS_SLAVE if _inherits(spec) else MS_PRIVATE if copied or _follows_the_host(spec) else 0
     if propagation or not literal:
         yield s.SetAttributes(top, 0 if literal else NODEV, 0, propagation, recursive=True)
