@@ -158,9 +158,9 @@ def swarm(archive: Path) -> Iterator[Swarm]:
 
 
 @pytest.fixture(scope="session")
-def slurm(archive: Path) -> Iterator[Slurm]:
+def slurm(archive: Path, _reachable: pwd.struct_passwd) -> Iterator[Slurm]:
     """Give a Slurm cluster of three hosts."""
-    slurm = Slurm(archive)
+    slurm = Slurm(archive, _reachable)
     try:
         yield slurm
     finally:

@@ -36,6 +36,16 @@ def test_standard_input_comes_through(slurm: Slurm) -> None:
     assert slurm(*SRUN, "tr", "a-z", "A-Z", input="typed\n").stdout == "TYPED\n"
 
 
+def test_a_user_without_privilege_is_root_in_a_bundle_of_their_own(slurm: Slurm) -> None:
+    script = "echo $(cat /etc/host) $(id -u) $(cat /proc/self/uid_map); exit 5"
+
+    done = slurm("srun", "--container", "/tmp/user-bundle", "--nodes", "3", "sh", "-c", script, user=slurm.user)
+
+    assert done.returncode == 5, done
+    assert sorted(done.stdout.splitlines()) == [f"host{number} 0 0 {slurm.user.pw_uid} 1" for number in (1, 2, 3)]
+    assert all(states.is_dir() for states in slurm.states(slurm.user.pw_name).values())
+
+
 def test_a_cancelled_job_leaves_no_process_and_no_state(slurm: Slurm) -> None:
     step = slurm.first.start([*SRUN, "sleep", "12345"])
     eventually(lambda: slurm("pgrep", "-f", "^sleep 12345").returncode == 0, what="the step to run")
