@@ -11,7 +11,7 @@ from stockade.sandbox import plan_devices
 from stockade.sandbox import steps as s
 from stockade.sandbox.oci import spec as oci
 from stockade.sandbox.plan_devices import TERMINAL_SLOT
-from stockade.sandbox.plan_identity import map_text, process_of, root_of
+from stockade.sandbox.plan_identity import process_of, root_of
 from stockade.sandbox.plan_mount_options import (
     ATIME_MASK,
     ATTRIBUTES,
@@ -42,7 +42,8 @@ __all__ = ["ATTRIBUTES", "PROPAGATION", "ROOT", "TERMINAL_SLOT", "Context", "Fla
 
 O_PATH = 0o10000000
 O_DIRECTORY = 0o200000
-S_IFDIR = 0o040000
+#: unix(7): a packet brings 253 descriptors, of which the launcher has two for itself
+MAX_INPUTS = 250
 #: step LikeCovered
 KEEP_MODE, KEEP_OWNER, CONTENT = 1, 2, 4
 
@@ -85,6 +86,11 @@ def tree_inputs(spec: oci.Spec, slots: Slots, options: Options) -> dict[str, Slo
             # One copy for each mount: a detached tree can be attached once.
             kind = "tree" if flags.recursive else "mount"
             trees[str(number)] = slots.input(kind, mount.source)
+    if slots.count > MAX_INPUTS:
+        raise StockadeError(
+            f"{len(trees)} sources of mounts are to be opened by root: more than {MAX_INPUTS} descriptors don't fit",
+            hint="mount a directory above them, or do without the user namespace",
+        )
     return trees
 
 
@@ -95,22 +101,14 @@ def shifted(spec: oci.Spec, trees: dict[str, Slot]) -> Iterator[Step]:
     """
     for number, mount in enumerate(spec.mounts):
         how = idmap_of(mount, Flags(mount.options))
-        if not how:
-            continue
-        own = bool(mount.uid_mappings or mount.gid_mappings)
-        if str(number) not in trees or not (own or spec.linux.namespace("user")):
-            raise StockadeError(
-                f"mount {mount.destination}: ids are shifted by root alone, for a bind mount, and by a map: that of "
-                "the mount or of the container's user namespace",
-                hint="leave out idmap, or give the mount uidMappings and gidMappings",
-            )
-        if own and not (mount.uid_mappings and mount.gid_mappings):
-            raise StockadeError(
-                f"mount {mount.destination}: uidMappings and gidMappings are given together or not at all",
-                hint="give both, or leave both out for the container's own",
-            )
-        tree = trees[str(number)]
-        yield s.Idmap(tree, map_text(mount.uid_mappings), map_text(mount.gid_mappings), recursive=how == "all")
+        if how:
+            from stockade.sandbox.plan_mounts_seldom import shift
+
+            yield shift(mount, trees.get(str(number)), recursive=how == "all", mapped=_mapped(spec))
+
+
+def _mapped(spec: oci.Spec) -> bool:
+    return spec.linux.namespace("user") is not None
 
 
 class Context:
@@ -162,7 +160,9 @@ class Context:
 def root(spec: oci.Spec, slots: Slots, trees: dict[str, Slot], options: Options) -> Iterator[Step]:
     """Give the steps from the caller's mounts to a root that is pivoted to."""
     if not _own_mounts(spec, options):
-        yield from _shared_mounts(spec, slots)
+        from stockade.sandbox.plan_mounts_seldom import without_mounts
+
+        yield from without_mounts(spec, slots)
         return
     yield from _shared_sources(spec, slots, trees, options)
     yield s.Propagation("/", (MS_SLAVE if _follows_the_host(spec) else MS_PRIVATE) | MS_REC)
@@ -199,23 +199,6 @@ def _own_mounts(spec: oci.Spec, options: Options) -> bool:
 def _inherits(spec: oci.Spec) -> bool:
     """Tell whether mounts of which nothing else is said see what the host mounts later."""
     return spec.linux.rootfs_propagation.endswith(("slave", "shared"))
-
-
-def _shared_mounts(spec: oci.Spec, slots: Slots) -> Iterator[Step]:
-    """Without a mount namespace of its own a container can have another root, and no mounts: they would be others'."""
-    linux, made = spec.linux, [mount.destination for mount in spec.mounts]
-    made += [*linux.masked_paths, *linux.readonly_paths]
-    made += ["root.readonly"] if root_of(spec).readonly else []
-    made += ["linux.rootfsPropagation"] if linux.rootfs_propagation else []
-    made += ["process.terminal"] if process_of(spec).terminal else []
-    if made:
-        raise StockadeError(
-            f"{made[0]}: without a mount namespace of its own a container can't have mounts of its own",
-            hint='add {"type": "mount"} without a path to linux.namespaces, or leave out all that is mounted',
-        )
-    top = slots.new("root")
-    yield s.Open(top, root_of(spec).path, O_PATH | O_DIRECTORY)
-    yield s.Chroot(top)
 
 
 def _enter(spec: oci.Spec, top: Slot, options: Options) -> Iterator[Step]:
@@ -257,7 +240,9 @@ def _peers(spec: oci.Spec, flags: Flags) -> bool:
 
 def _top(spec: oci.Spec, slots: Slots, top: Slot, *, copied: bool, literal: bool) -> Iterator[Step]:
     if spec.annotations.get(oci.ROOT_TMPFS) == "tmpfs":
-        yield from _embedded(spec, top)
+        from stockade.sandbox.plan_mounts_seldom import embedded
+
+        yield from embedded(spec, top)
         return
     if not copied:
         source = slots.new("rootfs")
@@ -272,30 +257,15 @@ def _top(spec: oci.Spec, slots: Slots, top: Slot, *, copied: bool, literal: bool
         yield s.ReadOnlyBelow(top)
 
 
-def _embedded(spec: oci.Spec, top: Slot) -> Iterator[Step]:
-    size = spec.annotations.get(oci.ROOT_SIZE, "")
-    options = (("mode", "0755"), *((("size", size),) if size else ()))
-    if size.isdecimal():  # one file a page at most, as the kernel's own limit for all of memory
-        options += (("nr_inodes", str(max(int(size) // 4096, 1024))),)
-    yield s.Filesystem(top, "tmpfs", NODEV, options)
-    for directory in spec.annotations.get(oci.ROOT_DIRECTORIES, "").split():
-        name, mode, uid, gid = directory.rsplit(":", 3)
-        yield s.MakeNode(top, name, S_IFDIR | int(mode, 8), 0, 0, int(uid), int(gid))
-    for link in spec.annotations.get(oci.ROOT_LINKS, "").split():
-        name, _, target = link.partition("=")
-        yield s.MakeLink(top, name, target)
-    for key, content in spec.annotations.items():
-        if key.startswith(oci.ROOT_FILE):
-            yield s.WriteFile(top, key.removeprefix(oci.ROOT_FILE), 0o644, content.encode())
-
-
 def _mount(mount: oci.Mount, number: str, context: Context) -> Iterator[Step]:
     flags, place = Flags(mount.options), clean(mount.destination)
     mount = mount.replace(destination=place)
     if context.options.oci:
         _check_place(mount)
     if flags.remount:
-        yield from _remount(mount, flags, context)
+        from stockade.sandbox.plan_mounts_seldom import remount
+
+        yield from remount(mount, flags, context)
         return
     if mount.type == "cgroup" and not is_bind(mount):
         from stockade.sandbox.plan_cgroup_mounts import cgroup
@@ -411,23 +381,6 @@ def _literal_attributes(
         yield s.Relax(tree, flags.attributes & ATIME_MASK, flags.cleared, recursive=False)
     if flags.deep_cleared:
         yield s.Relax(tree, flags.deep & ATIME_MASK, flags.deep_cleared, recursive=True)
-
-
-def _remount(mount: oci.Mount, flags: Flags, context: Context) -> Iterator[Step]:
-    """Change what is mounted there already: the mount's own attributes, and options of its file system."""
-    target = context.known.get(mount.destination) or context.target(mount.destination)
-    if mount.destination not in context.known:
-        yield s.OpenInside(target, *context.locate(mount.destination))
-    if flags.data and not is_bind(mount):
-        yield s.Reconfigure(target, tuple(flags.data))
-    if flags.all_attributes & ~ATIME_MASK:
-        yield s.SetAttributes(target, flags.attributes & ~ATIME_MASK, 0, 0, recursive=False)
-    if flags.deep:
-        yield s.SetAttributes(target, flags.deep & ~ATIME_MASK, 0, 0, recursive=True)
-    if flags.cleared:
-        yield s.Relax(target, flags.attributes & ATIME_MASK, flags.cleared, recursive=False)
-    for propagation, recursive in flags.propagation:
-        yield s.SetAttributes(target, 0, 0, propagation, recursive)
 
 
 def _kernel_interfaces(spec: oci.Spec, context: Context) -> Iterator[Step]:
