@@ -8,7 +8,7 @@ from stockade.sandbox import steps as s
 from stockade.sandbox.linux import capabilities
 from stockade.sandbox.linux.record import Record
 from stockade.sandbox.oci import spec as oci
-from stockade.sandbox.plan_mount_options import RDONLY, Flags, clean
+from stockade.sandbox.plan_mount_options import RDONLY, clean, flags_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def expected(spec: oci.Spec, new: Sequence[str], options: Options) -> Expected:
     filtered = bool(options.filter_program)
     read_only = []
     if "mount" in new:
-        found = {clean(mount.destination): Flags(mount.options).all_attributes & RDONLY for mount in spec.mounts}
+        found = {clean(mount.destination): flags_of(mount.options).all_attributes & RDONLY for mount in spec.mounts}
         read_only = [place for place, bit in found.items() if bit]  # of two on one place the last covers the other
         if root_of(spec).readonly:
             read_only.append("/")

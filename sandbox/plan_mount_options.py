@@ -94,6 +94,19 @@ class Flags:
         return any(how == propagation for how, _ in self.propagation)
 
 
+_sorted: dict[tuple[str, ...], Flags] = {}
+
+
+def flags_of(options: tuple[str, ...]) -> Flags:
+    """Give the options sorted; the same object for the same options, which nobody changes."""
+    found = _sorted.get(options)
+    if found is None:
+        if len(_sorted) > 256:
+            _sorted.clear()
+        found = _sorted[options] = Flags(options)
+    return found
+
+
 def is_bind(mount: oci.Mount) -> bool:
     """Tell whether the mount shows a path of the host."""
     return mount.type == "bind" or "bind" in mount.options or "rbind" in mount.options

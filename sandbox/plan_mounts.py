@@ -26,6 +26,7 @@ from stockade.sandbox.plan_mount_options import (
     RDONLY,
     Flags,
     clean,
+    flags_of,
     idmap_of,
     is_bind,
     refuse_data,
@@ -78,7 +79,7 @@ def tree_inputs(spec: oci.Spec, slots: Slots, options: Options) -> dict[str, Slo
     if confined and spec.annotations.get(oci.ROOT_TMPFS) != "tmpfs":
         trees[ROOT] = slots.input("tree", root_of(spec).path)
     for number, mount in enumerate(spec.mounts):
-        flags = Flags(mount.options)
+        flags = flags_of(mount.options)
         if not is_bind(mount) or flags.remount:
             continue
         public = not options.oci and (mount.source in PUBLIC or mount.source.startswith("/dev/"))
@@ -100,7 +101,7 @@ def shifted(spec: oci.Spec, trees: dict[str, Slot]) -> Iterator[Step]:
     Raises StockadeError for one that was not copied, or where there is no map.
     """
     for number, mount in enumerate(spec.mounts):
-        how = idmap_of(mount, Flags(mount.options))
+        how = idmap_of(mount, flags_of(mount.options))
         if how:
             from stockade.sandbox.plan_mounts_seldom import shift
 
@@ -123,6 +124,7 @@ class Context:
         self.known: dict[str, Slot] = {}
         self.directories: dict[str, Slot] = {}
         self.late: list[Slot] = []
+        self.follows = _follows_the_host(spec)
         self._target, self._source = slots.new("mount point"), slots.new("source")
 
     def target(self, path: str) -> Slot:
@@ -212,7 +214,7 @@ def _follows_the_host(spec: oci.Spec) -> bool:
     """Tell whether something asks to see what the host mounts later: a copy of a private mount never would."""
     if _inherits(spec):
         return True
-    flags = [Flags(mount.options) for mount in spec.mounts if is_bind(mount)]
+    flags = [flags_of(mount.options) for mount in spec.mounts if is_bind(mount)]
     return any(each.wants(MS_SLAVE) or each.wants(MS_SHARED) for each in flags)
 
 
@@ -224,7 +226,7 @@ def _shared_sources(spec: oci.Spec, slots: Slots, trees: dict[str, Slot], option
     if not options.oci:
         return
     for number, mount in enumerate(spec.mounts):
-        flags = Flags(mount.options)
+        flags = flags_of(mount.options)
         if str(number) not in trees and is_bind(mount) and _peers(spec, flags):
             source, tree = slots.new(f"host {mount.source}"), slots.new(mount.source)
             yield s.Open(source, mount.source, O_PATH)
@@ -258,7 +260,7 @@ def _top(spec: oci.Spec, slots: Slots, top: Slot, *, copied: bool, literal: bool
 
 
 def _mount(mount: oci.Mount, number: str, context: Context) -> Iterator[Step]:
-    flags, place = Flags(mount.options), clean(mount.destination)
+    flags, place = flags_of(mount.options), clean(mount.destination)
     mount = mount.replace(destination=place)
     if context.options.oci:
         _check_place(mount)
@@ -370,7 +372,7 @@ def _literal_attributes(
     if mount.destination == "/proc":
         yield s.ProcRoot(tree)
     propagation = 0
-    if not _peers(context.spec, flags) and (copied or _follows_the_host(context.spec)):
+    if not _peers(context.spec, flags) and (copied or context.follows):
         propagation = _cut_off(flags, context)
     deep = (flags.deep | flags.attributes & RDONLY) & ~ATIME_MASK
     if deep or propagation:
