@@ -47,7 +47,7 @@ def test_a_container_is_of_the_runtime_under_test_and_leaves_nothing(docker: Doc
 
 def test_a_terminal_has_its_size_follows_it_and_gives_the_exit_code(docker: Docker) -> None:
     with docker.terminal("run", "-it", "--rm", "--network", "none", IMAGE, "sh") as terminal:
-        terminal.type("tty; sleep 0.2; stty size\n")  # the size comes after the start, as a resize
+        terminal.type("tty; until stty size; do sleep 0.1; done\n")  # it comes after the start, as a resize
         terminal.expect("/dev/pts/0\r\n")
         terminal.expect("33 101\r\n")
         terminal.type("test -c /dev/console && echo con''sole; exit 9\n")
@@ -101,7 +101,7 @@ def test_exec_on_a_terminal(docker: Docker) -> None:
     docker.background("seen")
 
     with docker.terminal("exec", "-it", "seen", "sh") as terminal:
-        terminal.type("sleep 0.2; stty size\n")
+        terminal.type("until stty size; do sleep 0.1; done\n")
         terminal.expect("33 101\r\n")
         terminal.type("exit 8\n")
 

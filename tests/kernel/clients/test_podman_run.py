@@ -46,8 +46,9 @@ def test_a_container_is_of_the_runtime_under_test_and_leaves_nothing(podman: Pod
 
 def test_a_terminal_has_its_size_and_the_exit_code(podman: Podman) -> None:
     with podman.terminal("run", "-it", "--rm", "--network", "none", IMAGE, "sh") as terminal:
-        terminal.type("tty; stty size\n")
-        terminal.expect("/dev/pts/0\r\n33 101")
+        terminal.type("tty; until stty size; do sleep 0.1; done\n")  # it comes after the start, as a resize
+        terminal.expect("/dev/pts/0\r\n")
+        terminal.expect("33 101\r\n")
         terminal.type("test -c /dev/console && echo con''sole; exit 9\n")
         terminal.expect("console\r\n")
 
