@@ -12,32 +12,10 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
+from stockade.audit.declared_facts import *  # noqa: F403 -- its kinds are looked for here
+from stockade.audit.fact import Fact as Fact  # noqa: PLC0414 -- given on
+from stockade.audit.fact import Where as Where  # noqa: PLC0414 -- given on
 from stockade.sandbox.linux.idmap import Mapping
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Where:
-    """The place of a fact: a file with a line and column from 1 on, or a path under /proc, /sys with line 0.
-
-    A line of a /proc file, such as mountinfo, counts too.
-    """
-
-    path: str
-    line: int = 0
-    column: int = 0
-
-    def __str__(self) -> str:
-        parts = [self.path, *(str(number) for number in (self.line, self.column) if number)]
-        return ":".join(parts)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fact:
-    """Base of all kinds. `many` says whether a target can have several facts of the kind."""
-
-    many: ClassVar[bool] = False
-
-    where: Where
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +143,7 @@ class Mount(Fact):
     `host_path` is the path on the host of what is mounted, for mounts of the host's file systems and None for fresh
     ones; `writable` and `options` are those of the mount, not of the superblock. `propagation` is "shared" only
     when the peer group reaches out of the container. `engine_made` marks files that the engine itself binds
-    (/etc/hosts, ...).
+    (/etc/hosts, ...). `subpath` is the part of a volume that is mounted (Kubernetes' subPath).
     """
 
     many: ClassVar[bool] = True
@@ -180,6 +158,7 @@ class Mount(Fact):
     propagation: Literal["private", "shared", "slave", "unbindable"] | None = None
     engine_made: bool = False
     directory: bool | None = None
+    subpath: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,17 @@ _NAMES: dict[type[Fact], str] = {
     facts.Process: "pid",
     facts.SharedIds: "other",
     facts.Declared: "subject",
+    facts.Unset: "subject",
+    facts.Variable: "name",
+    facts.Port: "container_port",
+    facts.SysctlSetting: "name",
+    facts.VolumeType: "name",
+    facts.SharedVolume: "name",
+    facts.Probe: "name",
+    facts.RoleRule: "verbs",
+    facts.RoleGrant: "role",
+    facts.BuildStep: "instruction",
+    facts.ImageFile: "path",
 }
 _KINDS: dict[str, type[Fact]] = {kind.__name__: kind for kind in KINDS}
 _HINTS = {kind: {name: hint for name, hint in typing.get_type_hints(kind).items() if name != "many"} for kind in KINDS}
@@ -294,9 +305,9 @@ def _merge(kind: type[Fact], base: list[dict[str, Any]], changes: list[dict[str,
     if not kind.many:
         return [{**(base[0] if base else {}), **(changes[0] if changes else {})}] if base or changes else []
     name = _NAMES[kind]
-    rows = {row[name]: row for row in base}
+    rows = {str(row[name]): row for row in base}
     for change in changes:
-        rows[change[name]] = {**rows.get(change[name], {}), **change}
+        rows[str(change[name])] = {**rows.get(str(change[name]), {}), **change}
     return list(rows.values())
 
 
