@@ -12,7 +12,17 @@ from stockade.audit import facts, summary
 from stockade.audit.facts import Fact, Host, Target, Where
 from stockade.audit.paths import PATHS, AttackPath
 from stockade.audit.redact import clean
-from stockade.audit.report import Evaluation, Finding, NotApplicable, Path, Report, Severity, Unknown, Verdict
+from stockade.audit.report import (
+    Evaluation,
+    Finding,
+    Judged,
+    NotApplicable,
+    Path,
+    Report,
+    Severity,
+    Unknown,
+    Verdict,
+)
 from stockade.audit.rule import CannotTell, DoesNotApply, Found, Need, Outcome, Rule
 from stockade.audit.rules import RULES
 
@@ -231,30 +241,41 @@ def _attack(path: AttackPath, known: _Facts, findings: Sequence[Finding]) -> Pat
     )
 
 
+def judge(target: Target) -> Judged:
+    """Judge one target and keep what a report says of it, without its facts."""
+    one = evaluate(target)
+    return Judged(summary.of(one), one.findings, one.paths, one.unknown, one.not_applicable)
+
+
 def audit(
     targets: Iterable[Target],
     *,
+    judged: Iterable[Judged] = (),
     fail_on: Severity | None = None,
     version: str = "",
     generated: str = "",
     host: Mapping[str, str] | None = None,
 ) -> Report:
-    """Judge all targets and assemble the report. What concerns the machine is said once, of a target of kind "host"."""
-    judged = [evaluate(target) for target in _with_host(tuple(targets))]
-    findings = sorted((finding for one in judged for finding in one.findings), key=_order)
+    """Judge all targets and assemble the report. What concerns the machine is said once, of a target of kind "host".
+
+    `judged` are targets that other processes have judged already; they come after those of `targets`.
+    """
+    known = tuple(_with_host(tuple(targets)))
+    every = (*(judge(target) for target in known), *judged)
+    findings = sorted((finding for one in every for finding in one.findings), key=_order)
     paths = sorted(
-        (path for one in judged for path in one.paths), key=lambda path: (-path.severity, path.id, path.target)
+        (path for one in every for path in one.paths), key=lambda path: (-path.severity, path.id, path.target)
     )
     return Report(
-        targets=tuple([summary.of(one) for one in judged]),
+        targets=tuple([one.summary for one in every]),
         findings=tuple(findings),
         paths=tuple(paths),
-        unknown=tuple([each for one in judged for each in one.unknown]),
-        not_applicable=tuple([each for one in judged for each in one.not_applicable]),
+        unknown=tuple([each for one in every for each in one.unknown]),
+        not_applicable=tuple(dict.fromkeys(each for one in every for each in one.not_applicable)),
         verdict=verdict(fail_on, findings, paths),
         version=version,
         generated=generated,
-        host=dict(host) if host is not None else summary.host(judged),
+        host=dict(host) if host is not None else summary.host(known),
     )
 
 
@@ -276,7 +297,12 @@ def verdict(fail_on: Severity | None, findings: Iterable[Finding], paths: Iterab
 
 
 def exit_code(report: Report) -> int:
-    """Give the exit code that a report means: 0 pass, 1 policy failed, 3 nothing to audit."""
-    if not any(target.kind != "host" for target in report.targets):
-        return NOTHING
-    return PASSED if report.verdict.passed else FAILED
+    """Give the exit code that a report means: 0 pass, 1 policy failed, 3 nothing to audit, 4 something was unreadable.
+
+    A failed policy says more than an unreadable file; that one must not look like a pass.
+    """
+    if not report.verdict.passed:
+        return FAILED
+    if report.problems:
+        return BROKEN
+    return PASSED if any(target.kind != "host" for target in report.targets) else NOTHING

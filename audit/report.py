@@ -154,6 +154,35 @@ class TargetSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class Judged:
+    """What is reported of one target: an Evaluation without its facts, small enough to pass between processes."""
+
+    summary: TargetSummary
+    findings: tuple[Finding, ...] = ()
+    paths: tuple[Path, ...] = ()
+    unknown: tuple[Unknown, ...] = ()
+    not_applicable: tuple[NotApplicable, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A file, or a part of one, that could not be read, so that nothing is known of what it declares."""
+
+    location: Where
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """How many files were looked at: `audited` declare containers, `passed_over` don't, `failed` could not be read."""
+
+    audited: int = 0
+    passed_over: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What `--fail-on` decided. `failed` counts findings and paths at or above `threshold`; None never fails."""
 
@@ -171,7 +200,8 @@ class Report:
     """The whole result, sorted: paths and findings by severity (worst first), target, rule, place.
 
     `generated` is an RFC 3339 time in UTC, or empty where the output has to be reproducible. `host` is rows of text
-    about the machine ("kernel" → "6.1.0").
+    about the machine ("kernel" → "6.1.0"). `problems` are files that could not be read; `files` is None where no file
+    was asked for.
     """
 
     targets: tuple[TargetSummary, ...]
@@ -184,6 +214,8 @@ class Report:
     version: str = ""
     generated: str = ""
     host: dict[str, str] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+    files: Files | None = None
 
     def count(self, severity: Severity) -> int:
         """Count the findings of one severity."""

@@ -160,9 +160,9 @@ def _dangerous_calls(target: Target) -> tuple[str, ...] | None:
     return None if filter_ is None else tuple([call for call in DANGEROUS if call in filter_.allowed])
 
 
-def host(judged: Iterable[Evaluation]) -> dict[str, str]:
+def host(targets: Iterable[Target]) -> dict[str, str]:
     """Sum up the machine in rows of text, from the first target that knows it."""
-    known = next((fact for one in judged if (fact := one.target.one(facts.Host))), None)
+    known = next((fact for target in targets if (fact := target.one(facts.Host))), None)
     if known is None:
         return {}
     rows = {

@@ -23,7 +23,9 @@ _KUBERNETES = (
     re.compile(rb"""^[ \t]*(?:- |\{ *)*["']?kind["']?\s*:\s""", re.MULTILINE),
 )
 _COMPOSE = re.compile(rb"""^["']?services["']?\s*:(?:\s|$)""", re.MULTILINE)
-_COMPOSE_FLOW = re.compile(rb"""^\s*\{\s*(?:["']?(?:version|name)["']?\s*:\s*["'][^"']*["']\s*,\s*)*["']?services["']?\s*:""")
+_COMPOSE_FLOW = re.compile(
+    rb"""^\s*\{\s*(?:["']?(?:version|name)["']?\s*:\s*["'][^"']*["']\s*,\s*)*["']?services["']?\s*:"""
+)
 _COMPOSE_SERVICE = re.compile(
     rb"""^\s+["']?(?:image|build|extends|container_name|privileged|volumes|command|ports)["']?\s*:""", re.MULTILINE
 )
