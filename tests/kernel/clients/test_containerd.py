@@ -54,7 +54,7 @@ def test_a_task_is_executed_in_listed_paused_resumed_and_killed(ctr: Ctr) -> Non
 def test_a_terminal_has_its_size_and_the_exit_code(ctr: Ctr) -> None:
     with ctr.terminal("seen", "sh") as terminal:
         terminal.expect("# ")  # ctr puts the terminal into raw mode and passes its size on before
-        terminal.type("until stty size; do sleep 0.1; done; exit 8\n")
+        terminal.type("until stty size | grep 101; do sleep 0.1; done; exit 8\n")
         terminal.expect("33 101")
 
         assert terminal.process.wait() == 8

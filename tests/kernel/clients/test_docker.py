@@ -47,9 +47,12 @@ def test_a_container_is_of_the_runtime_under_test_and_leaves_nothing(docker: Doc
 
 def test_a_terminal_has_its_size_follows_it_and_gives_the_exit_code(docker: Docker) -> None:
     with docker.terminal("run", "-it", "--rm", "--network", "none", IMAGE, "sh") as terminal:
-        terminal.type("tty; until stty size; do sleep 0.1; done\n")  # it comes after the start, as a resize
+        terminal.type("tty; until stty size | grep 101; do sleep 0.1; done\n")  # it comes after the start, as a resize
         terminal.expect("/dev/pts/0\r\n")
         terminal.expect("33 101\r\n")
+        terminal.resize(44, 122)
+        terminal.type("until stty size | grep 122; do sleep 0.1; done\n")
+        terminal.expect("44 122\r\n")
         terminal.type("test -c /dev/console && echo con''sole; exit 9\n")
         terminal.expect("console\r\n")
 
@@ -101,7 +104,7 @@ def test_exec_on_a_terminal(docker: Docker) -> None:
     docker.background("seen")
 
     with docker.terminal("exec", "-it", "seen", "sh") as terminal:
-        terminal.type("until stty size; do sleep 0.1; done\n")
+        terminal.type("until stty size | grep 101; do sleep 0.1; done\n")
         terminal.expect("33 101\r\n")
         terminal.type("exit 8\n")
 
@@ -359,6 +362,15 @@ def test_rm_takes_a_running_container_with_all_its_processes(docker: Docker) -> 
 
     assert docker.world.run("pgrep", "-f", "sleep 12345").returncode == 1
     assert not docker.state(identity).exists()
+
+
+def test_rm_takes_every_process_also_without_a_pid_namespace(docker: Docker) -> None:
+    docker.background("mixed", "--pid", "host", command=("sh", "-c", "setsid sleep 54321 & exec sleep 54321"))
+    eventually(lambda: docker.world.run("pgrep", "-cf", "^sleep 54321").stdout == "2\n")
+
+    docker("rm", "--force", "mixed", check=True)
+
+    eventually(lambda: docker.world.run("pgrep", "-f", "^sleep 54321").returncode == 1)
 
 
 def test_logs_keep_both_streams_apart(docker: Docker) -> None:

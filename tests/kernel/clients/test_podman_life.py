@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -104,7 +105,7 @@ def test_exec_on_a_terminal(podman: Podman) -> None:
     podman.background("seen")
 
     with podman.terminal("exec", "-it", "seen", "sh") as terminal:
-        terminal.type("until stty size; do sleep 0.1; done\n")  # it comes after the start, as a resize
+        terminal.type("until stty size | grep 101; do sleep 0.1; done\n")  # it comes after the start, as a resize
         terminal.expect("33 101\r\n")
         terminal.type("exit 8\n")
 
@@ -225,6 +226,31 @@ def test_rm_takes_a_running_container_with_all_its_processes(podman: Podman) -> 
 
     assert podman.world.run("pgrep", "-f", "sleep 12345").returncode == 1
     assert not podman.state(identity).exists()
+
+
+def test_rm_takes_every_process_also_without_a_pid_namespace(podman: Podman) -> None:
+    podman.background("mixed", "--pid", "host", command=("sh", "-c", "setsid sleep 54321 & exec sleep 54321"))
+    eventually(lambda: podman.world.run("pgrep", "-cf", "^sleep 54321").stdout == "2\n")
+
+    podman("rm", "--force", "--time", "0", "mixed", check=True)
+
+    assert podman.world.run("pgrep", "-f", "^sleep 54321").returncode == 1
+
+
+def test_a_limit_of_time_ends_a_container(podman: Podman) -> None:
+    assert (
+        podman("run", "--rm", "--network", "none", "--timeout", "1", IMAGE, "sleep", "1000").returncode == 255
+    )  # conmon's own
+
+
+def test_a_service_manager_is_told_that_a_container_runs(podman: Podman) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(podman.world.root / "run/notify"))
+        manager.settimeout(10)
+
+        podman.shown("true", "--sdnotify", "conmon", env={"NOTIFY_SOCKET": "/run/notify"})
+
+        assert b"READY=1" in manager.recv(1000)
 
 
 def test_a_pod_shares_its_network_and_its_names(podman: Podman) -> None:

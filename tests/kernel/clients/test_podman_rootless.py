@@ -92,7 +92,7 @@ def test_a_terminal_has_its_size_and_the_exit_code(rootless: Podman, how: str) -
         command = ("exec", "-it", "seen", "sh")
 
     with rootless.terminal(*command) as terminal:
-        terminal.type("until stty size; do sleep 0.1; done\n")
+        terminal.type("until stty size | grep 101; do sleep 0.1; done\n")
         terminal.expect("33 101\r\n")
         terminal.type("exit 8\n")
 

@@ -44,11 +44,14 @@ def test_a_container_is_of_the_runtime_under_test_and_leaves_nothing(podman: Pod
     assert not podman.state(identity).exists()
 
 
-def test_a_terminal_has_its_size_and_the_exit_code(podman: Podman) -> None:
+def test_a_terminal_has_its_size_follows_it_and_gives_the_exit_code(podman: Podman) -> None:
     with podman.terminal("run", "-it", "--rm", "--network", "none", IMAGE, "sh") as terminal:
-        terminal.type("tty; until stty size; do sleep 0.1; done\n")  # it comes after the start, as a resize
+        terminal.type("tty; until stty size | grep 101; do sleep 0.1; done\n")  # it comes after the start, as a resize
         terminal.expect("/dev/pts/0\r\n")
         terminal.expect("33 101\r\n")
+        terminal.resize(44, 122)
+        terminal.type("until stty size | grep 122; do sleep 0.1; done\n")
+        terminal.expect("44 122\r\n")
         terminal.type("test -c /dev/console && echo con''sole; exit 9\n")
         terminal.expect("console\r\n")
 
@@ -150,6 +153,15 @@ def test_a_read_only_mount_with_mounts_below_it_takes_the_option_where_it_was_pu
 
     assert podman.shown("grep -c inner /proc/mounts", "-v", "/tmp/above:/above:ro,rbind") == "1"
     assert podman.shown("grep -c inner /proc/mounts || true", "-v", "/tmp/above:/above:ro,bind") == "0"
+
+
+def test_a_read_only_volume_is_so_with_all_that_is_mounted_below(podman: Podman) -> None:
+    (podman.world.root / "tmp/over/under").mkdir(parents=True)
+    podman.world.run("mount", "-t", "tmpfs", "inner", "/tmp/over/under", check=True)
+
+    done = podman.sh("touch /over/x || echo refused; touch /over/under/x || echo refused", "-v", "/tmp/over:/over:ro")
+
+    assert done.stdout.split() == ["refused", "refused"]
 
 
 def test_a_slave_volume_sees_later_mounts_of_the_host_and_a_private_one_does_not(podman: Podman) -> None:

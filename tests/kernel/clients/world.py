@@ -271,7 +271,7 @@ class World:
         """Run a command on a terminal of its own, 33 rows of 101 columns."""
         master, slave = pty.openpty()
         try:
-            fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 101, 0, 0))
+            _resize(master, 33, 101)
             process = self.start(argv, stdin=slave, stdout=slave, user=user, env={"TERM": "xterm"})
             os.close(slave)
             slave = -1
@@ -294,6 +294,10 @@ class Terminal:
         """Type these characters."""
         os.write(self.master, text.encode())
 
+    def resize(self, rows: int, columns: int) -> None:
+        """Give the terminal another size; its foreground process hears of it."""
+        _resize(self.master, rows, columns)
+
     def expect(self, text: str, seconds: float = 20) -> str:
         """Wait until it has shown this text; give all that it has shown."""
         end = time.monotonic() + seconds
@@ -305,6 +309,10 @@ class Terminal:
             except OSError:  # EIO: the other side is gone
                 raise AssertionError(f"no {text!r} but the end in {self.shown!r}") from None
         return self.shown
+
+
+def _resize(terminal: int, rows: int, columns: int) -> None:
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
 
 def _removed(group: Path) -> bool:
