@@ -5,7 +5,17 @@ from dataclasses import asdict
 from typing import Any
 
 from stockade.audit.facts import Where
-from stockade.audit.report import SCHEMA_VERSION, Finding, NotApplicable, Path, Report, Severity, TargetSummary, Unknown
+from stockade.audit.report import (
+    SCHEMA_VERSION,
+    Finding,
+    NotApplicable,
+    Path,
+    Problem,
+    Report,
+    Severity,
+    TargetSummary,
+    Unknown,
+)
 
 
 def render(report: Report) -> str:
@@ -26,6 +36,7 @@ def document(report: Report) -> dict[str, Any]:
         "findings": [_finding(finding) for finding in report.findings],
         "unknown": [_unknown(unknown) for unknown in report.unknown],
         "not_applicable": [_not_applicable(each) for each in report.not_applicable],
+        "errors": [_problem(problem) for problem in report.problems],
     }
 
 
@@ -39,6 +50,7 @@ def _summary(report: Report) -> dict[str, Any]:
         "fail_on": None if threshold is None else threshold.label,
         "failed": report.verdict.failed,
         "passed": report.verdict.passed,
+        "files": None if report.files is None else asdict(report.files),
     }
 
 
@@ -91,6 +103,10 @@ def _unknown(unknown: Unknown) -> dict[str, Any]:
 
 def _not_applicable(each: NotApplicable) -> dict[str, Any]:
     return {"rule": each.rule, "conditions": list(each.conditions), "target": each.target, "reason": each.reason}
+
+
+def _problem(problem: Problem) -> dict[str, Any]:
+    return {"location": _where(problem.location), "message": problem.message, "hint": problem.hint}
 
 
 def _where(where: Where) -> dict[str, Any]:

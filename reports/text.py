@@ -77,6 +77,10 @@ def _blocks(report: Report) -> Iterator[_Line | Table]:
         yield from _title("Findings")
         for finding in report.findings:
             yield from _finding(finding)
+    if report.problems:
+        yield from _title("Not read")
+        for problem in report.problems:
+            yield _text((f"{problem.location}: ", "bold"), problem.message)
     yield from _missing("Not checked", report.unknown)
     yield from _missing("Not applicable", report.not_applicable)
     yield from _verdict(report)
@@ -109,6 +113,10 @@ def _head(report: Report) -> _Line:
             parts += [", ", (f"{number} {severity.label}", _STYLES[severity])]
     audited = sum(target.kind != "host" for target in report.targets)
     parts.append(f" in {_many(audited, 'target')}, {len(report.unknown)} not checked")
+    if report.files:
+        parts.append(f"; {_many(report.files.audited, 'file')}, {report.files.passed_over} passed over")
+    if report.problems:
+        parts += [", ", (f"{_many(report.files.failed if report.files else 0, 'file')} not read", "bold red")]
     return _text(*parts)
 
 

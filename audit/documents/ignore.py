@@ -1,7 +1,5 @@
 """The patterns of .gitignore files, as gitignore(5) has them."""
 
-from __future__ import annotations
-
 import os
 import re
 from dataclasses import dataclass

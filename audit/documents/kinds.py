@@ -4,8 +4,6 @@ A few searches over the bytes cost microseconds where a parse costs milliseconds
 declare no container.
 """
 
-from __future__ import annotations
-
 import os
 import re
 
@@ -122,3 +120,7 @@ def _yaml(data: bytes, name: str) -> str | None:
     if not _COMPOSE.search(data) or _OTHER_SERVICES.search(data):
         return None
     return "compose" if _COMPOSE_SERVICE.search(data) else None
+
+
+class NotOne(Exception):
+    """A collector found that a file isn't of the kind that it was taken for; it is passed over."""

@@ -5,8 +5,6 @@ expands no budget and takes the last of several equal keys in silence. Scalars a
 and `0755` are text.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Any
 
@@ -110,7 +108,7 @@ class _Level:
 
     __slots__ = ("anchor", "before", "key", "merges", "node", "place")
 
-    def __init__(self, node: Map | Seq, anchor: str | None, before: int) -> None:
+    def __init__(self, node: Any, anchor: str | None, before: int) -> None:
         self.node = node
         self.anchor = anchor
         self.before = before
@@ -227,7 +225,7 @@ class _Builder:
             level.key = "<<merge>>"
 
     def _value(self, level: _Level, event: Any, value: Any) -> None:
-        key, node = level.key, level.node
+        key, node = level.key or "", level.node
         level.key = None
         if key == "<<merge>>":
             level.merges.append((value, level.place))

@@ -1,7 +1,7 @@
 """Mappings and sequences of a YAML or JSON document that know where each of their parts stands.
 
-They are ordinary dictionaries and lists, keys are always text, scalars are plain str, int, float, bool and None. A place
-is kept as one number, since a document has thousands and hardly any is asked for.
+They are ordinary dictionaries and lists, keys are always text, scalars are plain str, int, float, bool and None. A
+place is kept as one number, since a document has thousands and hardly any is asked for.
 """
 
 from __future__ import annotations

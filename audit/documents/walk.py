@@ -1,7 +1,5 @@
 """Finds the files that an audit is asked for: files, directories (with .gitignore respected), standard input."""
 
-from __future__ import annotations
-
 import errno
 import os
 import stat

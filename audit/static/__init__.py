@@ -1,7 +1,7 @@
 """Collectors of files: each turns one kind of file into targets, one a container, with the place of each fact.
 
-A collector is a module with `def targets(source: Source) -> Iterator[Target]`. It raises Broken where nothing of the file
-can be read; a part that can't be is a Gap of its target. `COLLECTORS` names the modules, which are imported when the
+A collector is a module with `def targets(source: Source) -> Iterator[Target]`. It raises Broken where nothing of the
+file can be read; a part that can't be is a Gap of its target. `COLLECTORS` names the modules, which are imported when the
 first file of their kind is met.
 """
 

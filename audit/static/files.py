@@ -1,0 +1,163 @@
+"""From paths to judged targets: finds files, reads them, gives each to its collector, several processes at once.
+
+A file is one unit of work: what goes wrong with it, be it a crash of a C library, is one problem that names it, and
+the others are audited all the same.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+
+from stockade.audit.documents import kinds, walk
+from stockade.audit.documents.load import Broken
+from stockade.audit.documents.walk import Entry
+from stockade.audit.facts import Target, Where
+from stockade.audit.report import Files, Judged, Problem
+from stockade.audit.static import COLLECTORS
+from stockade.errors import StockadeError
+
+Progress = Callable[[int, int], None]
+
+#: fewer files than this are read by the process itself: another one costs 20 ms
+_FEW = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one file. `kind` is None where it declares no container and was passed over."""
+
+    path: str
+    kind: str | None = None
+    judged: tuple[Judged, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """All that was found below some paths, in the order of the paths."""
+
+    judged: tuple[Judged, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    files: Files = field(default_factory=Files)
+    passed_over: tuple[str, ...] = ()
+
+
+def audit_files(paths: Sequence[str], *, jobs: int | None = None, progress: Progress | None = None) -> Collected:
+    """Judge all files below `paths` ("-" is standard input) in `jobs` processes, by default one a processor.
+
+    `progress` is called with how many of how many files are done. Raises nothing for files: they become problems.
+    """
+    found = list(walk.entries(paths))
+    entries = [each for each in found if isinstance(each, Entry)]
+    lost = [problem(each) for each in found if isinstance(each, Broken)]
+    wanted = jobs or len(os.sched_getaffinity(0))
+    if wanted > 1 and len(entries) >= _FEW:
+        from stockade.audit.static import workers
+
+        outcomes = workers.outcomes(entries, wanted, progress)
+    else:
+        outcomes = [_counted(entry, number, len(entries), progress) for number, entry in enumerate(entries)]
+    return _together(outcomes, lost)
+
+
+def _counted(entry: Entry, number: int, of: int, progress: Progress | None) -> Outcome:
+    if progress:
+        progress(number, of)
+    return audit_file(entry)
+
+
+def _together(outcomes: Sequence[Outcome], lost: Sequence[Problem]) -> Collected:
+    problems = (*lost, *(each for outcome in outcomes for each in outcome.problems))
+    over = tuple([outcome.path for outcome in outcomes if outcome.kind is None and not outcome.problems])
+    failed = len(lost) + sum(bool(outcome.problems) for outcome in outcomes)
+    return Collected(
+        judged=tuple(_unique([each for outcome in outcomes for each in outcome.judged])),
+        problems=problems,
+        files=Files(len(outcomes) + len(lost) - failed - len(over), len(over), failed),
+        passed_over=over,
+    )
+
+
+def _unique(judged: Sequence[Judged]) -> list[Judged]:
+    return list({one.summary.id: one for one in judged}.values()) if judged else []
+
+
+def audit_file(entry: Entry) -> Outcome:
+    """Read, recognise and judge one file. Whatever goes wrong becomes the file's problem."""
+    source = walk.read(entry)
+    if source is None:
+        return Outcome(entry.path)
+    if isinstance(source, Broken):
+        return Outcome(entry.path, problems=(problem(source),))
+    kind = kinds.recognise(source)
+    if kind is None or kind not in COLLECTORS:
+        return _unrecognised(entry)
+    judged: list[Judged] = []
+    try:
+        judged += [_judge(each) for each in _targets(source, kind)]
+    except kinds.NotOne:
+        return _unrecognised(entry)
+    except Broken as broken:
+        return Outcome(source.path, kind, tuple(judged), (problem(broken),))
+    except StockadeError as error:
+        return Outcome(source.path, kind, tuple(judged), (Problem(Where(source.path), error.message, error.hint),))
+    except RecursionError:
+        return Outcome(source.path, kind, tuple(judged), (Problem(Where(source.path), "nested too deep"),))
+    except MemoryError:
+        return Outcome(source.path, kind, problems=(Problem(Where(source.path), "too big for this memory"),))
+    except Exception as error:  # noqa: BLE001 -- a collector that trips over one file must not hide all others
+        return Outcome(source.path, kind, tuple(judged), (_internal(source.path, error),))
+    return Outcome(source.path, kind, tuple(judged))
+
+
+def _targets(source: walk.Source, kind: str) -> Sequence[Target]:
+    try:
+        collector = import_module(COLLECTORS[kind])
+    except ModuleNotFoundError as error:
+        if error.name != COLLECTORS[kind]:
+            raise
+        raise StockadeError(f"files of kind {kind} can't be audited by this version") from None
+    if not hasattr(collector, "targets"):
+        raise StockadeError(f"files of kind {kind} can't be audited by this version")
+    return tuple(collector.targets(source))
+
+
+def _judge(target: Target) -> Judged:
+    from stockade.audit.engine import judge
+
+    return judge(target)
+
+
+def _unrecognised(entry: Entry) -> Outcome:
+    """Pass over what declares no container; where it was asked for by name, that is a problem."""
+    if not entry.named:
+        return Outcome(entry.path)
+    name = walk.STDIN if entry.path == "-" else entry.path
+    return Outcome(
+        name,
+        problems=(
+            Problem(
+                Where(name),
+                "this declares no container that is known here",
+                "compose, Kubernetes, Dockerfile, OCI config.json, inspect output, image, Quadlet or systemd unit",
+            ),
+        ),
+    )
+
+
+def problem(broken: Broken) -> Problem:
+    """Give an unreadable file the form in which it is reported."""
+    return Problem(broken.where, broken.text, broken.hint)
+
+
+def _internal(path: str, error: Exception) -> Problem:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f" ({os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno})" if trace else ""
+    sys.stderr.flush()
+    return Problem(
+        Where(path), f"internal error: {type(error).__name__}: {error}{place}", "please report it with the file"
+    )

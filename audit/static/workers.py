@@ -1,0 +1,176 @@
+"""Several processes that audit files, each at its own; one that dies takes one file with it and is replaced.
+
+The processes are forked after everything was imported, so that they share that memory, and talk over pipes: numbers of
+entries in, pickled outcomes out.
+"""
+
+import gc
+import os
+import pickle
+import select
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from stockade.audit.documents.walk import Entry
+from stockade.audit.facts import Where
+from stockade.audit.report import Problem
+from stockade.audit.static.files import Outcome, audit_file
+
+#: files that a process is given at once; enough to keep it busy while its answers are read
+_BATCH = 16
+#: seconds that one file may take; the slowest honest ones (an image of gigabytes) take longer than any document
+PATIENCE = 120.0
+_HEADER = 8
+
+
+@dataclass(slots=True)
+class _Worker:
+    pid: int
+    orders: int
+    answers: int
+    pending: list[int] = field(default_factory=list)
+    buffer: bytearray = field(default_factory=bytearray)
+    since: float = 0.0
+
+
+def outcomes(entries: Sequence[Entry], jobs: int, progress: Callable[[int, int], None] | None = None) -> list[Outcome]:
+    """Audit all entries in `jobs` processes and give what became of each, in the same order."""
+    return _Pool(entries, progress).run(min(jobs, (len(entries) + _BATCH - 1) // _BATCH))
+
+
+class _Pool:
+    def __init__(self, entries: Sequence[Entry], progress: Callable[[int, int], None] | None) -> None:
+        self.entries = entries
+        self.progress = progress
+        self.waiting = list(range(len(entries) - 1, -1, -1))
+        self.done: dict[int, Outcome] = {}
+        self.workers: dict[int, _Worker] = {}
+
+    def run(self, jobs: int) -> list[Outcome]:
+        _prepare()
+        try:
+            for _ in range(jobs):
+                self._start()
+            while self.workers:
+                self._step()
+        finally:
+            for worker in tuple(self.workers.values()):
+                _end(worker, kill=True)
+        return [self.done[number] for number in range(len(self.entries))]
+
+    def _start(self) -> None:
+        orders, orders_in = os.pipe2(os.O_CLOEXEC)
+        answers_out, answers = os.pipe2(os.O_CLOEXEC)
+        others = [end for each in self.workers.values() for end in (each.orders, each.answers)]
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                for end in (*others, orders_in, answers_out):
+                    os.close(end)
+                _serve(self.entries, orders, answers)
+                code = 0
+            finally:
+                os._exit(code)
+        os.close(orders)
+        os.close(answers)
+        worker = _Worker(pid, orders_in, answers_out)
+        self.workers[answers_out] = worker
+        self._order(worker)
+
+    def _order(self, worker: _Worker) -> None:
+        """Give a worker its next files; without any it ends."""
+        while self.waiting and len(worker.pending) < _BATCH:
+            worker.pending.append(self.waiting.pop())
+            try:
+                os.write(worker.orders, worker.pending[-1].to_bytes(_HEADER, "little"))
+            except BrokenPipeError:
+                return  # it died: seen at the end of its answers
+        worker.since = time.monotonic()
+        if not worker.pending:
+            del self.workers[worker.answers]
+            _end(worker)
+
+    def _step(self) -> None:
+        ready, _, _ = select.select(list(self.workers), [], [], 1.0)
+        for descriptor in ready:
+            worker = self.workers[descriptor]
+            part = os.read(descriptor, 1 << 20)
+            if part:
+                worker.buffer += part
+                self._take(worker)
+            else:
+                self._died(worker)
+        for worker in tuple(self.workers.values()):
+            if time.monotonic() - worker.since > PATIENCE:
+                self._died(worker, f"not done after {PATIENCE:.0f} s")
+
+    def _take(self, worker: _Worker) -> None:
+        taken = 0
+        while len(worker.buffer) - taken >= _HEADER:
+            size = int.from_bytes(worker.buffer[taken : taken + _HEADER], "little")
+            if len(worker.buffer) - taken - _HEADER < size:
+                break
+            start = taken + _HEADER
+            self._keep(worker.pending.pop(0), pickle.loads(bytes(worker.buffer[start : start + size])))  # noqa: S301 - ours
+            worker.since = time.monotonic()
+            taken = start + size
+        del worker.buffer[:taken]
+        if taken and len(worker.pending) <= _BATCH // 2:
+            self._order(worker)
+
+    def _keep(self, number: int, outcome: Outcome) -> None:
+        self.done[number] = outcome
+        if self.progress:
+            self.progress(len(self.done), len(self.entries))
+
+    def _died(self, worker: _Worker, why: str = "") -> None:
+        """Blame the file that a dead process was at, and let another one do the rest."""
+        del self.workers[worker.answers]
+        status = _end(worker, kill=True)
+        if worker.pending:
+            number = worker.pending[0]
+            path = self.entries[number].path
+            text = why or f"reading it ended the process with {_how(status)}"
+            self._keep(number, Outcome(path, problems=(Problem(Where(path), text, "please report it with the file"),)))
+            self.waiting += reversed(worker.pending[1:])
+        if self.waiting:
+            self._start()
+
+
+def _prepare() -> None:
+    """Import what every process needs, before there are any."""
+    from importlib import import_module
+
+    for module in ("stockade.audit.engine", "stockade.audit.documents.load"):
+        import_module(module)
+    gc.freeze()  # so that a collection in a child doesn't copy all of this memory
+
+
+def _end(worker: _Worker, *, kill: bool = False) -> int:
+    os.close(worker.orders)
+    os.close(worker.answers)
+    if kill:
+        os.kill(worker.pid, signal.SIGKILL)
+    return os.waitpid(worker.pid, 0)[1]
+
+
+def _how(status: int) -> str:
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        return f"signal {signal.Signals(number).name if number in set(signal.Signals) else number}"
+    return f"exit code {os.waitstatus_to_exitcode(status)}"
+
+
+def _serve(entries: Sequence[Entry], orders: int, answers: int) -> None:
+    """Be the process: audit the files that are asked for until there are no more orders."""
+    while True:
+        order = os.read(orders, _HEADER)
+        if len(order) < _HEADER:
+            return
+        data = pickle.dumps(audit_file(entries[int.from_bytes(order, "little")]), pickle.HIGHEST_PROTOCOL)
+        view = memoryview(len(data).to_bytes(_HEADER, "little") + data)
+        while view:
+            view = view[os.write(answers, view) :]
