@@ -35,6 +35,10 @@ Real clients, from Debian 12's packages, with `stockade-runtime` as their runtim
 tests/kernel/clients, which looks at the effect from inside the container, and whose fixture checks at the end that
 containers of this runtime came and went meanwhile. `./dev test tests/kernel/clients` drives them all; with
 STOCKADE_CLIENTS_RUNTIME=/usr/sbin/runc in the environment it drives runc instead, for comparison.
+On a machine whose root lacks CAP_SYS_RESOURCE runc 1.1.5 then fails at Docker's `--privileged`, at a volume with
+`idmap`, at `--personality`, at the state that a poststart hook is given and at what is mounted below a read-only
+volume; crun 1.8.1, from which the v2 hierarchy has to be hidden, at Docker's `--privileged`, at a volume with
+`ro,bind`, and at programs that can't be started, which its messages don't name or Docker doesn't understand.
 
 Each engine runs in namespaces and control groups of its own, on cgroup v1 with the empty v2 hierarchy beside it and
 no systemd. The configuration is that of its page here: [Podman and Buildah](podman.md), [Docker](docker.md),
