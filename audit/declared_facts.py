@@ -6,7 +6,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from stockade.audit.fact import Fact
+from stockade.audit.fact import Fact, Where
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +18,14 @@ class Privileged(Fact):
 
 @dataclass(frozen=True, slots=True)
 class CapabilityChange(Fact):
-    """What a file adds to the engine's usual capabilities and what it drops, by name without CAP_, or "ALL"."""
+    """What a file adds to the engine's usual capabilities and what it drops, by name without CAP_, or "ALL".
+
+    `where` is the place of what is added, `drop_where` of what is dropped or would be.
+    """
 
     added: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
+    drop_where: Where | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,7 @@ class Variable(Fact):
     """A variable of the environment. `literal`: its value stands in the file.
 
     `secret` says what the value is ("password", "AWS key", ...) where it is a credential, never the value itself.
+    `source` is what a value that isn't literal is read from ("secret", "configMap", "file", "host", "field").
     """
 
     many: ClassVar[bool] = True
@@ -64,6 +69,7 @@ class Variable(Fact):
     name: str
     literal: bool
     secret: str | None = None
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +183,7 @@ class Probe(Fact):
 class Workload(Fact):
     """The Kubernetes object that a container belongs to. `namespace` None isn't named; `os` is that of the pod's spec.
 
-    `role`: how the pod runs the container. `scope` "Pod" or the kind of its controller.
+    `role`: how the pod runs the container.
     """
 
     kind: str

@@ -35,7 +35,7 @@ class Identity(Fact):
 
     `uids` and `host_uids` are real, effective, saved and file system id; an id that has no name inside is 65534
     there. A file that declares one user fills all four alike. `host_user` and `host_group_names` are the host's
-    names for them.
+    names for them. `user` and `group_names` are the names that a file gives, of which the ids are known to the image.
     """
 
     uids: tuple[int, int, int, int] | None
@@ -46,6 +46,8 @@ class Identity(Fact):
     host_groups: tuple[int, ...] | None = None
     host_user: str | None = None
     host_group_names: tuple[str, ...] = ()
+    user: str | None = None
+    group_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ class UserNamespace(Fact):
 
 
 SeccompMode = Literal["disabled", "strict", "filter"]
+Propagation = Literal["private", "shared", "slave", "unbindable"]
 NamespaceKind = Literal["user", "pid", "mnt", "net", "ipc", "uts", "cgroup", "time"]
 
 
@@ -155,7 +158,7 @@ class Mount(Fact):
     options: tuple[str, ...] = ()
     super_options: tuple[str, ...] = ()
     source: str | None = None
-    propagation: Literal["private", "shared", "slave", "unbindable"] | None = None
+    propagation: Propagation | None = None
     engine_made: bool = False
     directory: bool | None = None
     subpath: str | None = None

@@ -29,7 +29,12 @@ def engine_made(mount: Mount) -> bool:
 
 
 def normal(path: str) -> str:
-    """Give the usual spelling of a host's path: no "..", no trailing slash, /run for /var/run."""
+    """Give the usual spelling of a host's path: no "..", no trailing slash, /run for /var/run.
+
+    "~" is some home directory. A relative path of a file lies in a directory that nobody knows, called /.relative here.
+    """
+    if not path.startswith("/"):
+        path = f"/home/{path}" if path.startswith("~") else f"/.relative/a/b/c/d/{path}"
     plain = posixpath.normpath("/" + path.lstrip("/"))
     if plain == "/var/run" or plain.startswith("/var/run/"):
         return plain[4:]
