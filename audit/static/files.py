@@ -95,8 +95,10 @@ def audit_file(entry: Entry) -> Outcome:
     if kind is None or kind not in COLLECTORS:
         return _unrecognised(entry)
     judged: list[Judged] = []
+    problems: list[Problem] = []
     try:
-        judged += [_judge(each) for each in _targets(source, kind)]
+        for each in _targets(source, kind):
+            _keep(each, judged, problems)
     except kinds.NotOne:
         return _unrecognised(entry)
     except Broken as broken:
@@ -109,10 +111,18 @@ def audit_file(entry: Entry) -> Outcome:
         return Outcome(source.path, kind, problems=(Problem(Where(source.path), "too big for this memory"),))
     except Exception as error:  # noqa: BLE001 -- a collector that trips over one file must not hide all others
         return Outcome(source.path, kind, tuple(judged), (_internal(source.path, error),))
-    return Outcome(source.path, kind, tuple(judged))
+    return Outcome(source.path, kind, tuple(judged), tuple(problems))
 
 
-def _targets(source: walk.Source, kind: str) -> Sequence[Target]:
+def _keep(each: Target | Broken, judged: list[Judged], problems: list[Problem]) -> None:
+    """Judge a target; a collector gives a Broken where one part of the file is, and raises it for all of it."""
+    if isinstance(each, Broken):
+        problems.append(problem(each))
+    else:
+        judged.append(_judge(each))
+
+
+def _targets(source: walk.Source, kind: str) -> Sequence[Target | Broken]:
     try:
         collector = import_module(COLLECTORS[kind])
     except ModuleNotFoundError as error:

@@ -1,0 +1,139 @@
+"""From a file to its targets: one for each container, and one for each object that grants rights or host files."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from stockade.audit import facts
+from stockade.audit.documents.load import Broken, documents
+from stockade.audit.documents.walk import Source
+from stockade.audit.facts import Fact, Gap, Target, Where
+from stockade.audit.static.kubernetes import container_facts, others, pod_facts
+from stockade.audit.static.kubernetes.contexts import Container, Role, containers
+from stockade.audit.static.kubernetes.index import Index, build
+from stockade.audit.static.kubernetes.objects import Object, Pod, objects, pods
+from stockade.audit.static.kubernetes.volumes import Volume, volumes
+
+_TEMPLATE = re.compile(rb"\{\{-?\s*(?:[.$(]|if|range|with|include|template|define|end|else|toYaml|/\*)")
+#: kinds of many facts that a container's spec tells all of
+_COMPLETE = frozenset(
+    {
+        facts.Namespace, facts.Mount, facts.EngineSocket, facts.Mask, facts.Variable, facts.Port, facts.SysctlSetting,
+        facts.VolumeType, facts.Probe, facts.Unset, facts.DeviceNode,
+    }
+)  # fmt: skip
+#: what is wrong in one file and is told each for itself
+_TOLD = 20
+
+
+def targets(source: Source) -> Iterator[Target | Broken]:
+    """Give the targets of a file, then what is wrong with its objects. Raises Broken where the file can't be read."""
+    try:
+        found = tuple(objects(documents(source.data, source.path)))
+    except Broken:
+        template = _TEMPLATE.search(source.data)
+        if template is None:
+            raise
+        line = source.data.count(b"\n", 0, template.start()) + 1
+        hint = "audit what `helm template` (or the tool that fills it in) makes of it"
+        raise Broken(
+            Where(source.path, line), "a template, which isn't YAML before it is filled in", hint=hint
+        ) from None
+    index = build(found)
+    taken: dict[str, int] = {}
+    for item in found:
+        yield from _of_object(item, source.path, index, taken)
+    yield from _wrong(found)
+
+
+def _of_object(item: Object, path: str, index: Index, taken: dict[str, int]) -> Iterator[Target]:
+    name = item.id
+    taken[name] = taken.get(name, 0) + 1
+    prefix = f"{path}:{name}" if taken[name] == 1 else f"{path}:{name}#{taken[name]}"
+    for pod in pods(item):
+        yield from _of_pod(pod, f"{prefix}:{pod.path}" if pod.path else prefix, index)
+    other = others.target(item, prefix)
+    if other is not None:
+        yield other
+
+
+def _of_pod(pod: Pod, prefix: str, index: Index) -> Iterator[Target]:
+    known = volumes(pod, index)
+    every = tuple(containers(pod))
+    ids = [f"{prefix}:{container.name}" for container in every]
+    for number, container in enumerate(every):
+        peers = [other for at, other in enumerate(ids) if at != number]
+        found = (
+            _workload(pod, container.node.at("name"), container.role),
+            *_of_its_pod(pod, peers, known),
+            *pod_facts.token(container, index),
+            *container_facts.identity(container),
+            *container_facts.privileges(container),
+            *container_facts.switches(container),
+            *container_facts.files(container, known),
+            *container_facts.resources(container),
+            *container_facts.offered(container),
+        )
+        yield _target(container, ids[number], found)
+    if not every:
+        yield _without_containers(pod, prefix, known)
+
+
+def _of_its_pod(pod: Pod, peers: Sequence[str], known: Mapping[str, Volume]) -> Iterator[Fact]:
+    yield from pod_facts.namespaces(pod, peers)
+    yield from pod_facts.kernel_settings(pod)
+    yield from pod_facts.volume_types(tuple(known.values()))
+
+
+def _without_containers(pod: Pod, prefix: str, known: Mapping[str, Volume]) -> Target:
+    """Give what a pod decides for containers that stand elsewhere, as in a patch of Kustomize's."""
+    found = (_workload(pod, pod.spec.where, "container"), *_of_its_pod(pod, (), known))
+    kinds = {type(fact) for fact in found}
+    reason = "the pod lists no containers"
+    return Target(
+        id=prefix,
+        name=f"{pod.object.kind} {pod.object.name}",
+        kind="kubernetes",
+        facts=found,
+        gaps=tuple([Gap(kind, reason, pod.spec.where, applicable=False) for kind in facts.KINDS if kind not in kinds]),
+        complete=_COMPLETE & kinds,
+    )
+
+
+def _workload(pod: Pod, where: Where, role: Role) -> Fact:
+    item = pod.object
+    system = pod.reader.mapping(pod.spec, "os")
+    return facts.Workload(
+        where=where,
+        kind=item.kind,
+        name=item.name,
+        namespace=item.namespace,
+        role=role,
+        os=pod.reader.text(system, "name") if system is not None else None,
+    )
+
+
+def _target(container: Container, identity: str, found: Iterable[Fact | Gap]) -> Target:
+    everything = tuple(found)
+    item = container.pod.object
+    command = [text for key in ("command", "args") for text, _ in container.reader.texts(container.node, key)]
+    return Target(
+        id=identity,
+        name=f"{item.kind} {item.name}: {container.name}",
+        kind="kubernetes",
+        facts=tuple([each for each in everything if isinstance(each, Fact)]),
+        gaps=tuple([each for each in everything if isinstance(each, Gap)]),
+        complete=_COMPLETE,
+        command=" ".join(command),
+    )
+
+
+def _wrong(items: Sequence[Object]) -> Iterator[Broken]:
+    """Tell what is wrong, each place once."""
+    told: dict[tuple[Where, str], Object] = {}
+    for item in items:
+        for each in item.reader.wrong:
+            told.setdefault((each.where, each.text), item)
+    for (where, text), item in list(told.items())[:_TOLD]:
+        yield Broken(where, f"{item.kind} {item.name}: {text}", hint="it counts as absent; the API server refuses it")
+    if len(told) > _TOLD:
+        yield Broken(items[0].node.where, f"and {len(told) - _TOLD} more parts of wrong types")

@@ -1,0 +1,86 @@
+"""What a pod decides for all of its containers: namespaces, ids on the node, kernel settings, the token."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from stockade.audit.facts import Fact, ServiceAccountToken, VolumeType
+from stockade.audit.static import building
+from stockade.audit.static.kubernetes.confinement import sysctls
+from stockade.audit.static.kubernetes.contexts import Container
+from stockade.audit.static.kubernetes.index import Index
+from stockade.audit.static.kubernetes.objects import Pod
+from stockade.audit.static.kubernetes.volumes import Volume
+
+if TYPE_CHECKING:
+    from stockade.audit.facts import NamespaceKind
+
+_TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - a path
+
+
+def namespaces(pod: Pod, others: Sequence[str]) -> Iterator[Fact]:
+    """Give the namespaces; `others` are the ids of the pod's other containers, whose processes it may see."""
+    switches: tuple[tuple[NamespaceKind, str], ...] = (
+        ("pid", "hostPID"),
+        ("net", "hostNetwork"),
+        ("ipc", "hostIPC"),
+        ("uts", "hostNetwork"),  # CRI runtimes leave a pod of the host's network in its UTS namespace as well
+    )
+    processes = pod.reader.flag(pod.spec, "shareProcessNamespace") is True
+    for kind, key in switches:
+        host = pod.reader.flag(pod.spec, key) is True
+        shares = kind == "pid" and processes and not host
+        where = pod.spec.at("shareProcessNamespace" if shares else key)
+        yield building.namespace(kind, where, host=host, shared_with=others if shares else ())
+    yield building.namespace("mnt", pod.spec.where, host=False)
+    # private with cgroup v2 and the host's with v1, which containerd and CRI-O decide
+    yield building.namespace("cgroup", pod.spec.where, host=None)
+    yield from user_namespace(pod)
+
+
+def user_namespace(pod: Pod) -> Iterator[Fact]:
+    """Give the user namespace. Without `hostUsers: false` it is the host's.
+
+    https://kubernetes.io/docs/concepts/workloads/pods/user-namespaces/: each pod gets a range of ids of its own from
+    65,536 on, so that host root and the host's accounts have no name inside.
+    """
+    own, where = pod.reader.flag(pod.spec, "hostUsers") is False, pod.spec.at("hostUsers")
+    yield building.user_namespace(where, host=not own)
+    yield building.namespace("user", where, host=not own)
+
+
+def kernel_settings(pod: Pod) -> Iterator[Fact]:
+    """Give the sysctls of the pod."""
+    for where, name, value in sysctls(pod):
+        yield building.sysctl(where, name, value)
+
+
+def token(container: Container, index: Index) -> Iterator[Fact]:
+    """Give whether a token of the service account is mounted: the pod decides, else the account, else it is.
+
+    The admission plugin leaves a container alone that mounts something else at the token's place.
+    """
+    pod, key = container.pod, "automountServiceAccountToken"
+    asked = pod.reader.flag(pod.spec, key)
+    where, declared = pod.spec.at(key), asked is not None
+    name = pod.reader.text(pod.spec, "serviceAccountName") or pod.reader.text(pod.spec, "serviceAccount")
+    account = index.account(pod.object.namespace, name or "default")
+    if asked is None and account is not None:
+        asked = account.reader.flag(account.node, key)
+        if asked is not None:
+            where, declared = account.node.at(key), True
+    if asked is not False and any(node.get("mountPath") == _TOKEN for node in _mounts(container)):
+        asked, where, declared = False, container.node.at("volumeMounts"), True
+    if not declared:
+        yield building.unset(where, "service_account_token")
+    yield ServiceAccountToken(where=where, mounted=asked is not False, declared=declared)
+
+
+def _mounts(container: Container) -> Iterator[dict[str, object]]:
+    listed = container.node.seq("volumeMounts")
+    return (node for node in listed or () if isinstance(node, dict))
+
+
+def volume_types(volumes: Sequence[Volume]) -> Iterator[Fact]:
+    """Give the kinds of the pod's volumes, also of those that no container mounts."""
+    for volume in volumes:
+        yield VolumeType(where=volume.where, name=volume.name, kind=volume.kind)

@@ -1,0 +1,127 @@
+"""What a container may use and what it offers: limits, ports, variables, probes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from stockade.audit.documents.tree import text
+from stockade.audit.facts import Where
+from stockade.audit.static.kubernetes.contexts import Container
+from stockade.audit.static.kubernetes.quantity import quantity
+
+if TYPE_CHECKING:
+    from stockade.audit.documents.tree import Map
+
+_PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
+_HOOKS = ("postStart", "preStop")
+_ACTIONS = ("httpGet", "tcpSocket")
+_SOURCES = {
+    "secretKeyRef": "secret",
+    "configMapKeyRef": "configMap",
+    "fieldRef": "field",
+    "resourceFieldRef": "field",
+    "fileKeyRef": "file",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A limit: bytes of memory or thousandths of a processor; None is unlimited."""
+
+    where: Where
+    name: Literal["memory", "cpu"]
+    value: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A port that the container names; `host_port` is None where the node doesn't open it."""
+
+    where: Where
+    host_ip: str
+    host_port: int | None
+    container_port: int | None
+    protocol: str
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A variable of the environment with its value in the file; None where it is read from a `source` elsewhere."""
+
+    where: Where
+    name: str
+    value: str | None
+    source: str = ""
+
+
+def amount(container: Container, group: Literal["limits", "requests"], name: Literal["memory", "cpu"]) -> Setting:
+    """Give how much of something a container may have, or asks for, with None where that isn't said.
+
+    The pod can set both for all of its containers together: the lesser limit decides.
+    """
+    reader = container.reader
+    own = reader.mapping(container.node, "resources")
+    found: list[Setting] = []
+    for resources in (own, reader.mapping(container.pod.spec, "resources")):
+        asked = reader.mapping(resources, group) if resources is not None else None
+        value = asked.get(name) if asked is not None else None
+        if asked is None or value is None:
+            continue
+        read = quantity(value, 1000 if name == "cpu" else 1)
+        if read is None:
+            reader.refuse(asked.at(name), name, "a quantity", value)
+        elif read > 0:  # 0 limits nothing
+            found.append(Setting(asked.at(name), name, read))
+    if found:
+        return min(found, key=lambda setting: setting.value or 0)
+    return Setting(own.at(group) if own is not None else container.node.at("resources"), name, None)
+
+
+def ports(container: Container) -> Iterator[Published]:
+    """Give the ports of a container."""
+    reader = container.reader
+    for node in reader.mappings(container.node, "ports"):
+        host_port = reader.number(node, "hostPort") or None
+        yield Published(
+            node.at("hostPort" if host_port else "containerPort"),
+            reader.text(node, "hostIP") or "",
+            host_port,
+            reader.number(node, "containerPort"),
+            (reader.text(node, "protocol") or "TCP").lower(),
+        )
+
+
+def variables(container: Container) -> Iterator[Named]:
+    """Give the variables of a container. A value that isn't text counts as the text that it is written as."""
+    reader = container.reader
+    for node in reader.mappings(container.node, "env"):
+        name = reader.text(node, "name")
+        if name is None:
+            continue
+        value = text(node.get("value"))
+        if value is None and node.get("value") is not None:
+            reader.refuse(node.at("value"), "value", "text", node["value"])
+        elsewhere = reader.mapping(node, "valueFrom")
+        source = next((_SOURCES[key] for key in elsewhere or () if key in _SOURCES), "")
+        if value is None and elsewhere is None:
+            value = ""
+        yield Named(node.at("valueFrom" if value is None else "value"), name, value, source)
+
+
+def probes(container: Container) -> Iterator[tuple[Where, str, str | None]]:
+    """Give the probes and life cycle hooks: place, name, and the host that is called in place of the pod."""
+    reader = container.reader
+    handlers: list[tuple[Map, str]] = [(container.node, probe) for probe in _PROBES]
+    lifecycle = reader.mapping(container.node, "lifecycle")
+    if lifecycle is not None:
+        handlers += [(lifecycle, hook) for hook in _HOOKS]
+    for parent, key in handlers:
+        handler = reader.mapping(parent, key)
+        if handler is None:
+            continue
+        calls = [call for action in _ACTIONS if (call := reader.mapping(handler, action)) is not None]
+        hosts = [(call.at("host"), host) for call in calls if (host := reader.text(call, "host"))]
+        if hosts:
+            yield from [(where, key, host) for where, host in hosts]
+        elif handler:
+            yield parent.at(key), key, None
