@@ -44,6 +44,11 @@ _OPTIONAL: dict[type[Fact], str] = {
 PASSED, FAILED, USAGE, NOTHING, BROKEN = range(5)
 
 
+_DECLARED = "the file declares it; nothing was started and nothing was measured"
+# A file says nothing of most that a kernel is asked for. Where it matters the collector told of a gap.
+_NOT_IN_A_FILE = DoesNotApply("")
+
+
 class _Facts:
     """The facts of a target by kind, and what is to be said of the missing ones."""
 
@@ -60,13 +65,16 @@ class _Facts:
             if need.optional or self.target.knows(need.kind):
                 continue
             gap = self.target.gap(need.kind)
+            if gap is None and self.target.declared and not self.target.all(need.kind):
+                return _NOT_IN_A_FILE
             if gap is None and need.kind in _OPTIONAL:
                 return DoesNotApply(_OPTIONAL[need.kind])
             if gap and not gap.applicable:
                 return DoesNotApply(gap.reason)
             if not self.target.all(need.kind):
                 reason = gap.reason if gap else "the collector did not find out"
-                return CannotTell(f"{need.kind.__name__} is not known: {reason}", gap.where if gap else None)
+                where = gap.where if gap else None
+                return CannotTell(f"{need.kind.__name__} is not known: {reason}", where, gap=True)
         return None
 
     def arguments(self, needs: Sequence[Need]) -> Iterator[dict[str, Any]]:
@@ -96,9 +104,12 @@ class _Facts:
         for need in needs:
             if need.kind.many and not need.optional and not self.target.knows(need.kind):
                 gap = self.target.gap(need.kind)
+                if gap is None and self.target.declared:
+                    continue
                 return CannotTell(
                     f"{need.kind.__name__} is known in part: {gap.reason if gap else 'the list may not be complete'}",
                     gap.where if gap else None,
+                    gap=True,
                 )
         return None
 
@@ -116,10 +127,12 @@ def evaluate(
     for rule in RULES.values() if rules is None else rules:
         if rule.scope != scope:
             continue
-        before = len(findings) + len(unknown) + len(not_applicable)
+        held = True
         for outcome in _judge(rule, known):
-            _file(outcome, rule, target, (findings, unknown, not_applicable))
-        passed += before == len(findings) + len(unknown) + len(not_applicable)
+            held = False
+            if not _silent(outcome, target):
+                _file(outcome, rule, target, (findings, unknown, not_applicable))
+        passed += held
     judged = _fold(findings)
     attacks = []
     if scope == "container":
@@ -139,6 +152,13 @@ def evaluate(
         tuple(dict.fromkeys(not_applicable)),
         passed,
     )
+
+
+def _silent(outcome: Outcome, target: Target) -> bool:
+    """Say whether an outcome isn't worth a word: what a file can't say, and what rules miss in it."""
+    if isinstance(outcome, DoesNotApply):
+        return not outcome.reason
+    return isinstance(outcome, CannotTell) and target.declared and not outcome.gap
 
 
 def _judge(rule: Rule, known: _Facts) -> Iterator[Outcome]:
@@ -177,6 +197,7 @@ def _finding(found: Found, rule: Rule, target: Target) -> Finding:
         evidence=tuple([clean(line) for line in found.evidence]) or (clean(f"{found.where}: {found.title}"),),
         location=_place(found.where),
         references=rule.references,
+        standards=rule.standards,
         fingerprint=fingerprint(rule.id, target.id, found.key or found.title),
     )
 
@@ -195,7 +216,10 @@ def _order(finding: Finding) -> tuple[object, ...]:
 
 
 def _fold(findings: Sequence[Finding]) -> list[Finding]:
-    """Fold findings with the same cause into the one that covers them; their titles become its evidence."""
+    """Fold findings with the same cause into the one that covers them: their titles become its evidence.
+
+    It then has their conditions as well and is at least as bad.
+    """
     kept: list[Finding] = []
     present = {finding.rule for finding in findings}
     covered = {rule: RULES[rule].covers & present for rule in present if rule in RULES and RULES[rule].covers}
@@ -205,8 +229,17 @@ def _fold(findings: Sequence[Finding]) -> list[Finding]:
             continue
         folded = covered.get(finding.rule)
         if folded:
-            more = [other.title for other in findings if other.rule in folded and other.title not in finding.evidence]
-            kept.append(replace(finding, evidence=(*finding.evidence, *dict.fromkeys(more))))
+            inside = [other for other in findings if other.rule in folded]
+            more = [other.title for other in inside if other.title not in finding.evidence]
+            conditions = [*finding.conditions, *(each for other in inside for each in other.conditions)]
+            kept.append(
+                replace(
+                    finding,
+                    evidence=(*finding.evidence, *dict.fromkeys(more)),
+                    conditions=tuple(dict.fromkeys(conditions)),
+                    severity=max(finding.severity, *(other.severity for other in inside)),
+                )
+            )
         else:
             kept.append(finding)
     return kept
@@ -215,6 +248,8 @@ def _fold(findings: Sequence[Finding]) -> list[Finding]:
 def _attack(path: AttackPath, known: _Facts, findings: Sequence[Finding]) -> Path | Unknown | NotApplicable | None:
     missing = known.missing(path.needs)
     if missing:
+        if _silent(missing, known.target):
+            return None
         kind = NotApplicable if isinstance(missing, DoesNotApply) else Unknown
         return kind(path.id, (path.id,), known.target.id, clean(missing.reason))
     (arguments,) = known.arguments(path.needs)
@@ -232,12 +267,13 @@ def _attack(path: AttackPath, known: _Facts, findings: Sequence[Finding]) -> Pat
         title=path.title,
         effect=path.effect,
         evidence=tuple([clean(line) for line in way.evidence]),
-        proof=path.proof,
+        proof=path.proof if not known.target.declared else _DECLARED,
         fix=clean(way.fix),
         breaks=clean(way.breaks),
         location=_place(way.where),
         rests_on=tuple([rule for rule in path.rests_on if rule in present]),
         fingerprint=fingerprint(path.id, known.target.id),
+        basis="declared" if known.target.declared else "measured",
     )
 
 

@@ -378,6 +378,10 @@ KINDS: tuple[type[Fact], ...] = tuple(
 F = TypeVar("F", bound=Fact)
 
 
+#: kinds of targets of which the kernel was asked
+LIVE = frozenset({"process", "container", "host"})
+
+
 @dataclass(frozen=True, slots=True)
 class Gap:
     """Why facts of a kind are missing: they were not checked or, not `applicable`, mean nothing for this target."""
@@ -426,6 +430,11 @@ class Target:
     def knows(self, kind: type[Fact]) -> bool:
         """Say whether the kind is known fully: all of many, or the one."""
         return kind in self.complete if kind.many else self.one(kind) is not None
+
+    @property
+    def declared(self) -> bool:
+        """Whether a file declares it; else it runs, and what is known of it was measured."""
+        return self.kind not in LIVE
 
     def gap(self, kind: type[Fact]) -> Gap | None:
         """Give the reason why facts of a kind are missing, where the collector told one."""

@@ -27,8 +27,10 @@ def host_root(identity: Identity | None, userns: UserNamespace | None = None) ->
         return None
     if identity.host_uids is not None:
         return 0 in identity.host_uids
-    if identity.uids is None or userns is None:
+    if identity.uids is None:
         return None
+    if userns is None:  # no engine maps another id of the container to host root
+        return None if 0 in identity.uids else False
     if userns.initial:
         return 0 in identity.uids
     if userns.uid_map is None:

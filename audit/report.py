@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Literal
 
 from stockade.audit.facts import Target, Where
 
@@ -25,6 +26,20 @@ class Severity(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Standards:
+    """What others call a condition: sections of the CIS benchmarks, ATT&CK techniques, CWE numbers, CVEs.
+
+    `cis` are sections of the CIS Docker Benchmark 1.6.0 ("5.4"), or with "K8S " before them of the CIS Kubernetes
+    Benchmark 1.8 ("K8S 5.2.2").
+    """
+
+    cis: tuple[str, ...] = ()
+    attack: tuple[str, ...] = ()
+    cwe: tuple[int, ...] = ()
+    cve: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """A rule that a target breaks at one place. `title` is one sentence about this target, `why` is the rule's text.
 
@@ -43,6 +58,7 @@ class Finding:
     location: Where
     references: tuple[str, ...] = ()
     fingerprint: str = ""
+    standards: Standards = Standards()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +68,7 @@ class Path:
     `id` is "AP-CORE" ...; `effect` is what the attacker gets; `evidence` are the facts, in the order in which they
     are used; `proof` says how it was shown without harm; `fix` is the single cheapest change that breaks the path,
     and `breaks` is the piece of evidence that it removes. `rests_on` are the ids of rules with findings on the same
-    target that it builds on.
+    target that it builds on. `basis` is "measured" on what runs, "declared" where a file says so and nothing ran.
     """
 
     id: str
@@ -67,6 +83,7 @@ class Path:
     location: Where
     rests_on: tuple[str, ...] = ()
     fingerprint: str = ""
+    basis: Literal["measured", "declared"] = "measured"
 
 
 @dataclass(frozen=True, slots=True)

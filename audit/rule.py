@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from stockade.audit.facts import Fact, Where
-from stockade.audit.report import Severity
+from stockade.audit.report import Severity, Standards
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +53,18 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class DoesNotApply:
-    """The rule has no meaning here, because of `reason`. Not a pass."""
+    """The rule has no meaning here, because of `reason`. Not a pass; without a reason it isn't worth a word."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class CannotTell:
-    """The facts are there and don't suffice, because of `reason`."""
+    """The facts are there and don't suffice, because of `reason`; `gap`: the collector said that some are missing."""
 
     reason: str
     where: Where | None = None
+    gap: bool = False
 
 
 def seen(fact: Fact, text: str) -> str:
@@ -130,6 +131,7 @@ class Rule:
     scope: Literal["container", "host"]
     needs: tuple[Need, ...]
     text: Text
+    standards: Standards
     function: Judge = field(repr=False)
 
     def __call__(self, **facts: Any) -> Iterator[Outcome]:
@@ -148,12 +150,16 @@ def rule(
     conditions: tuple[str, ...],
     covers: Iterable[str] = (),
     scope: Literal["container", "host"] = "container",
+    cis: tuple[str, ...] = (),
+    attack: tuple[str, ...] = (),
+    cwe: tuple[int, ...] = (),
+    cve: tuple[str, ...] = (),
 ) -> Callable[[Judge], Rule]:
     """Declare a rule with its usual severity, addresses to read more, and its ids in the catalogue of conditions.
 
     `covers` are ids of rules whose findings on the same target have the same cause and are folded into this rule's
-    finding. A rule of scope "host" judges the machine once and not each container. Raises TypeError for a faulty
-    declaration.
+    finding. A rule of scope "host" judges the machine once and not each container. `cis`, `attack`, `cwe` and `cve` are
+    what others call it (report.Standards). Raises TypeError for a faulty declaration.
     """
 
     def declare(function: Judge) -> Rule:
@@ -166,6 +172,7 @@ def rule(
             scope=scope,
             needs=needs_of(function),
             text=read(inspect.getdoc(function) or ""),
+            standards=Standards(cis, attack, cwe, cve),
             function=function,
         )
 

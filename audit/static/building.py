@@ -379,5 +379,5 @@ def port(
 
 
 def sysctl(where: Where, name: str, value: str = "") -> facts.SysctlSetting:
-    """Give a kernel setting by its name with dots; slashes are taken for them, as sysctl(8) does."""
+    """Give a kernel setting; slashes in its name are taken for dots, as by the program that sets them."""
     return facts.SysctlSetting(where=where, name=name.strip().replace("/", "."), value=value)
