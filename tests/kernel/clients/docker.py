@@ -93,9 +93,9 @@ class Docker:
         """Give what inspect says of a container."""
         return self.said("inspect", "--format", template, name)
 
-    def setting(self, name: str, controller: str, file: str) -> str:
-        """Give what a file of a running container's cgroup says."""
-        return self.world.setting(self.inspect(name, "{{.State.Pid}}"), controller, file)
+    def limit(self, name: str, of: str) -> str:
+        """Give what the cgroup of a running container says, see World.limit."""
+        return self.world.limit(self.inspect(name, "{{.State.Pid}}"), of)
 
     def terminal(self, *words: str) -> contextlib.AbstractContextManager[Terminal]:
         """Run a command on a terminal."""

@@ -139,9 +139,9 @@ class Podman:
         """Run a command on a terminal."""
         return self.world.terminal("podman", *words, user=self.user)
 
-    def setting(self, name: str, controller: str, file: str) -> str:
-        """Give what a file of a running container's cgroup says."""
-        return self.world.setting(self.inspect(name, "{{.State.Pid}}"), controller, file)
+    def limit(self, name: str, of: str) -> str:
+        """Give what the cgroup of a running container says, see World.limit."""
+        return self.world.limit(self.inspect(name, "{{.State.Pid}}"), of)
 
     def inspect(self, name: str, template: str) -> str:
         """Give what inspect says of a container."""

@@ -170,14 +170,14 @@ def test_a_device_opens_with_the_access_that_was_asked_for_and_no_other(docker: 
 def test_the_cgroup_has_the_limits_that_were_asked_for_and_update_changes_them(docker: Docker) -> None:
     docker.background("limited", "--memory", "64m", "--pids-limit", "33", "--cpus", "0.5", "--cpuset-cpus", "0")
 
-    assert docker.setting("limited", "memory", "memory.limit_in_bytes") == str(64 << 20)
-    assert docker.setting("limited", "pids", "pids.max") == "33"
-    assert docker.setting("limited", "cpu", "cpu.cfs_quota_us") == "50000"
-    assert docker.setting("limited", "cpuset", "cpuset.cpus") == "0"
+    assert docker.limit("limited", "memory") == str(64 << 20)
+    assert docker.limit("limited", "pids") == "33"
+    assert docker.limit("limited", "cpu") == "50000"
+    assert docker.limit("limited", "cpuset") == "0"
     docker("update", "--memory", "128m", "--memory-swap", "256m", "--pids-limit", "44", "limited", check=True)
-    assert docker.setting("limited", "memory", "memory.limit_in_bytes") == str(128 << 20)
-    assert docker.setting("limited", "pids", "pids.max") == "44"
-    assert docker.setting("limited", "cpu", "cpu.cfs_quota_us") == "50000"
+    assert docker.limit("limited", "memory") == str(128 << 20)
+    assert docker.limit("limited", "pids") == "44"
+    assert docker.limit("limited", "cpu") == "50000"
 
 
 def test_a_program_that_takes_more_memory_than_allowed_is_killed_and_inspect_says_so(docker: Docker) -> None:

@@ -29,8 +29,11 @@ def test_networks_terminals_and_limits_work_with_mapped_ids(remapped: Docker) ->
     with remapped.terminal(
         "run", "-it", "--rm", "--sysctl", "net.ipv4.ip_default_ttl=77", "-m", "64m", IMAGE, "sh"
     ) as terminal:
-        terminal.type("cat /proc/sys/net/ipv4/ip_default_ttl /sys/fs/cgroup/memory/memory.limit_in_bytes; exit 9\n")
-        terminal.expect(f"77\r\n{64 << 20}\r\n")
+        terminal.type(
+            "cd /sys/fs/cgroup; cat /proc/sys/net/ipv4/ip_default_ttl memory.max memory/memory.limit_in_bytes; exit 9\n"
+        )
+        terminal.expect("77\r\n")
+        terminal.expect(f"{64 << 20}\r\n")
 
         assert terminal.process.wait() == 9
 

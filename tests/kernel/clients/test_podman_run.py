@@ -229,18 +229,11 @@ def test_a_limit_of_resources_is_set(podman: Podman) -> None:
 
 
 def test_the_cgroup_has_the_limits_that_were_asked_for(podman: Podman) -> None:
-    options = ("--memory", "64m", "--pids-limit", "33", "--cpus", "0.5", "--cpuset-cpus", "0", "--cpu-shares", "512")
+    options = ("--memory", "64m", "--pids-limit", "33", "--cpus", "0.5", "--cpuset-cpus", "0")
     podman.background("limited", *options)
 
-    limits = {
-        "memory": ("memory.limit_in_bytes", "67108864"),
-        "pids": ("pids.max", "33"),
-        "cpu": ("cpu.cfs_quota_us", "50000"),
-        "cpuset": ("cpuset.cpus", "0"),
-    }
-    for controller, (name, value) in limits.items():
-        assert podman.setting("limited", controller, name) == value
-    assert podman.setting("limited", "cpu", "cpu.shares") == "512"
+    limits = {"memory": "67108864", "pids": "33", "cpu": "50000", "cpuset": "0"}
+    assert {of: podman.limit("limited", of) for of in limits} == limits
 
 
 def test_more_processes_than_allowed_cant_be_started(podman: Podman) -> None:
@@ -255,7 +248,7 @@ def test_a_program_that_takes_more_memory_than_allowed_is_killed(podman: Podman)
     podman.background("big", "--memory", "32m", "--memory-swap", "32m", command=("sh", "-c", script))
 
     eventually(lambda: "dd ended with 137" in podman.said("logs", "big"))
-    assert "oom_kill 1" in podman.setting("big", "memory", "memory.oom_control")
+    assert "oom_kill 1" in podman.limit("big", "oom")
 
 
 def test_update_changes_the_limits_of_a_running_container(podman: Podman) -> None:
@@ -263,8 +256,8 @@ def test_update_changes_the_limits_of_a_running_container(podman: Podman) -> Non
 
     podman("update", "--memory", "128m", "--cpus", "0.25", "changed", check=True)
 
-    assert podman.setting("changed", "memory", "memory.limit_in_bytes") == str(128 << 20)
-    assert podman.setting("changed", "cpu", "cpu.cfs_quota_us") == "25000"
+    assert podman.limit("changed", "memory") == str(128 << 20)
+    assert podman.limit("changed", "cpu") == "25000"
 
 
 def test_an_init_program_is_process_one_and_reaps(podman: Podman) -> None:
@@ -336,7 +329,7 @@ def test_a_namespace_of_another_container_is_shared_where_asked(podman: Podman, 
 
 
 def test_a_cgroup_namespace_is_the_hosts_or_private_as_asked(podman: Podman) -> None:
-    script = "grep pids: /proc/self/cgroup"
+    script = "tail -n 1 /proc/self/cgroup"
 
     assert podman.shown(script, "--cgroupns", "private").endswith(":/")
     assert "libpod" in podman.shown(script, "--cgroupns", "host")
@@ -377,7 +370,7 @@ def test_a_network_namespace_by_its_path_is_joined(podman: Podman) -> None:
 
 
 def test_a_container_for_systemd_may_write_its_own_cgroup(podman: Podman) -> None:
-    script = "mkdir /sys/fs/cgroup/systemd/sub && echo made; stat -f -c %T /run"
+    script = "cd /sys/fs/cgroup; [ ! -d systemd ] || cd systemd; mkdir sub && echo made; stat -f -c %T /run"
 
     assert podman.shown(script, "--systemd", "always", "--tmpfs", "/unused").split() == ["made", "tmpfs"]
 

@@ -39,7 +39,7 @@ def test_a_job_is_done_and_a_service_survives_the_loss_of_a_host(swarm: Swarm) -
         script = "grep CapBnd /proc/1/status; ulimit -n; cat /proc/1/comm; touch /x || echo refused"
         said = node.said("exec", identity, "sh", "-c", script).split()
         assert said == ["CapBnd:", "0" * 16, "99", "docker-init", "refused"]
-        assert node.setting(identity, "memory", "memory.limit_in_bytes") == str(64 << 20)
+        assert node.limit(identity, "memory") == str(64 << 20)
 
     swarm.lose("host1")  # the leader
 

@@ -35,6 +35,14 @@ HERE = Path(__file__).resolve().parent
 TREE = HERE.parent.parent.parent
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PRIVATE = ("/run", "/tmp", "/home", "/var/lib", "/var/tmp", "/var/log", "/etc/cni/net.d")
+# The controller of a limit, and its file in v1 and in v2.
+FILES = {
+    "memory": ("memory", "memory.limit_in_bytes", "memory.max"),
+    "pids": ("pids", "pids.max", "pids.max"),
+    "cpu": ("cpu", "cpu.cfs_quota_us", "cpu.max"),
+    "cpuset": ("cpuset", "cpuset.cpus", "cpuset.cpus"),
+    "oom": ("memory", "memory.oom_control", "memory.events"),
+}
 # A file system of each kind is mounted anew where it must show the new namespaces: sysfs has the links of the network
 # namespace that mounts it, a cgroup file system the tree below the cgroup namespace's root.
 SETUP = """
@@ -44,9 +52,9 @@ umount -R -l /sys
 umount -R -l /proc
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
-mount -t tmpfs -o mode=755 tmpfs /sys/fs/cgroup
+[ "$HIERARCHIES" = .:rw:cgroup2 ] || mount -t tmpfs -o mode=755 tmpfs /sys/fs/cgroup
 for hierarchy in $HIERARCHIES; do
-    mkdir "/sys/fs/cgroup/${hierarchy%%:*}"
+    mkdir -p "/sys/fs/cgroup/${hierarchy%%:*}"
     mount -t "${hierarchy##*:}" -o "$(echo "$hierarchy" | cut -d: -f2)" cgroup "/sys/fs/cgroup/${hierarchy%%:*}"
 done
 exec 9<"$TREE"
@@ -87,19 +95,27 @@ def eventually(condition: Callable[[], Any], seconds: float = 20, what: str = ""
         time.sleep(0.05)
 
 
-def _hierarchies(leave_out: Sequence[str]) -> list[tuple[Path, str, str]]:
-    """Give the mount point, file system and options of each cgroup hierarchy of the host."""
-    found: list[tuple[Path, str, str]] = []
+def _hierarchies(leave_out: Sequence[str]) -> list[tuple[str, Path, str, str]]:
+    """Give the name below /sys/fs/cgroup, mount point, file system and options of each cgroup hierarchy of the host.
+
+    Where cgroup v2 is the only one it is called `.`.
+    """
+    found: list[tuple[str, Path, str, str]] = []
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         before, _, after = line.partition(" - ")
         kind, _, options = after.split()
         place = Path(before.split()[4])
         if kind not in {"cgroup", "cgroup2"} or place.name in leave_out:
             continue
+        if kind == "cgroup2":  # its options are those of the first mount, whatever is said
+            found.append((place.name, place, kind, "rw"))
+            continue
         wanted = [word for word in options.split(",") if word not in {"rw", "ro"} and not word.startswith("release_")]
         if "name=systemd" in wanted:
             wanted.insert(0, "none")
-        found.append((place, kind, ",".join(wanted) or "rw"))
+        found.append((place.name, place, kind, ",".join(wanted)))
+    if [kind for _, _, kind, _ in found] == ["cgroup2"]:
+        found = [(".", *found[0][1:])]
     return found
 
 
@@ -133,7 +149,7 @@ class World:
         self.environment = {"PATH": PATH, "HOME": "/tmp/home", "LANG": "C.UTF-8", **environment}
         self.user_environment: dict[str, str] = {}
         self.hierarchies = _hierarchies(leave_out)
-        self.groups = [place / self.directory.name for place, _, _ in self.hierarchies]
+        self.groups = [place / self.directory.name for _, place, _, _ in self.hierarchies]
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.processes: list[Process] = []
         self.agent: subprocess.Popen[bytes] | None = None
@@ -170,7 +186,7 @@ class World:
                 "PATH": PATH,
                 "PRIVATE": " ".join(PRIVATE),
                 "TREE": str(TREE),
-                "HIERARCHIES": " ".join(f"{place.name}:{options}:{kind}" for place, kind, options in self.hierarchies),
+                "HIERARCHIES": " ".join(f"{name}:{options}:{kind}" for name, _, kind, options in self.hierarchies),
             },
             pass_fds=given,
             stdin=subprocess.DEVNULL,
@@ -183,8 +199,19 @@ class World:
         eventually(lambda: ready.ended() or agent.poll() is not None, what="the first process to answer")
         assert agent.poll() is None, "the namespaces can't be had"
         ready.wait()
-        children = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
-        return int(children[0])
+        first = int(Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()[0])
+        if self.hierarchies[0][0] == ".":
+            self._delegate(outside=agent.pid, init=first)
+        return first
+
+    def _delegate(self, **processes: int) -> None:
+        """Move the processes that are there below the world's group: with some in itself it can't give controllers."""
+        (group,) = self.groups
+        for name, pid in processes.items():
+            (group / name).mkdir()
+            (group / name / "cgroup.procs").write_text(str(pid))
+        for controller in (group / "cgroup.controllers").read_text().split():
+            (group / "cgroup.subtree_control").write_text(f"+{controller}")
 
     def end(self) -> None:
         """Kill everything in the world and remove its cgroups."""
@@ -257,13 +284,16 @@ class World:
         assert not check or code == 0, done
         return done
 
-    def setting(self, pid: str, controller: str, file: str) -> str:
-        """Give what a file of the cgroup says that a process of the world is in."""
+    def limit(self, pid: str, of: str) -> str:
+        """Give what the cgroup of a process says of `memory`, `pids`, `cpu` (µs in 100 ms), `cpuset` or `oom`."""
+        controller, v1, v2 = FILES[of]
         for line in (self.root / "proc" / pid / "cgroup").read_text().splitlines():
             _, controllers, group = line.split(":", 2)
-            if controller in controllers.split(","):
-                (place,) = (place for place, _, _ in self.hierarchies if place.name == controller)
-                return (place / group.lstrip("/") / file).read_text().strip()
+            for name, place, kind, _ in self.hierarchies:
+                if name == "." and controllers == "":
+                    return (place / group.lstrip("/") / v2).read_text().strip().removesuffix(" 100000")
+                if kind == "cgroup" and controller in controllers.split(",") and controller in name.split(","):
+                    return (place / group.lstrip("/") / v1).read_text().strip()
         raise AssertionError(f"no {controller} cgroup of {pid}")
 
     @contextlib.contextmanager
