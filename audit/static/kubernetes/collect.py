@@ -7,11 +7,11 @@ from stockade.audit import facts
 from stockade.audit.documents.load import Broken, documents
 from stockade.audit.documents.walk import Source
 from stockade.audit.facts import Fact, Gap, Target, Where
-from stockade.audit.static.kubernetes import container_facts, others, pod_facts
-from stockade.audit.static.kubernetes.contexts import Container, Role, containers
+from stockade.audit.static.kubernetes import container_facts, others, pod_facts, volumes
+from stockade.audit.static.kubernetes.contexts import LISTS, Container, Role, containers
 from stockade.audit.static.kubernetes.index import Index, build
 from stockade.audit.static.kubernetes.objects import Object, Pod, objects, pods
-from stockade.audit.static.kubernetes.volumes import Volume, volumes
+from stockade.audit.static.kubernetes.volumes import Volume
 
 _TEMPLATE = re.compile(rb"\{\{-?\s*(?:[.$(]|if|range|with|include|template|define|end|else|toYaml|/\*)")
 #: kinds of many facts that a container's spec tells all of
@@ -57,7 +57,7 @@ def _of_object(item: Object, path: str, index: Index, taken: dict[str, int]) -> 
 
 
 def _of_pod(pod: Pod, prefix: str, index: Index) -> Iterator[Target]:
-    known = volumes(pod, index)
+    known = volumes.of_pod(pod, index)
     every = tuple(containers(pod))
     ids = [f"{prefix}:{container.name}" for container in every]
     for number, container in enumerate(every):
@@ -74,8 +74,9 @@ def _of_pod(pod: Pod, prefix: str, index: Index) -> Iterator[Target]:
             *container_facts.offered(container),
         )
         yield _target(container, ids[number], found)
-    if not every:
-        yield _without_containers(pod, prefix, known)
+    spare = volumes.unmounted(every, known)
+    if spare or not every:
+        yield _of_the_pod_itself(pod, prefix, known, spare)
 
 
 def _of_its_pod(pod: Pod, peers: Sequence[str], known: Mapping[str, Volume]) -> Iterator[Fact]:
@@ -84,16 +85,23 @@ def _of_its_pod(pod: Pod, peers: Sequence[str], known: Mapping[str, Volume]) -> 
     yield from pod_facts.volume_types(tuple(known.values()))
 
 
-def _without_containers(pod: Pod, prefix: str, known: Mapping[str, Volume]) -> Target:
-    """Give what a pod decides for containers that stand elsewhere, as in a patch of Kustomize's."""
-    found = (_workload(pod, pod.spec.where, "container"), *_of_its_pod(pod, (), known))
+def _of_the_pod_itself(pod: Pod, prefix: str, known: Mapping[str, Volume], spare: Sequence[Volume]) -> Target:
+    """Give what a pod decides that no container of the file has.
+
+    That is everything where the containers stand elsewhere, as with a patch of Kustomize's, and else host paths that no
+    container mounts yet: one that `kubectl debug` adds can.
+    """
+    found: list[Fact] = [_workload(pod, pod.spec.where, "container")]
+    if not any(pod.spec.get(key) for key in LISTS):
+        found += _of_its_pod(pod, (), known)
+    found += volumes.without_mount(spare)
     kinds = {type(fact) for fact in found}
-    reason = "the pod lists no containers"
+    reason = "it is told of each container"
     return Target(
         id=prefix,
         name=f"{pod.object.kind} {pod.object.name}",
         kind="kubernetes",
-        facts=found,
+        facts=tuple(found),
         gaps=tuple([Gap(kind, reason, pod.spec.where, applicable=False) for kind in facts.KINDS if kind not in kinds]),
         complete=_COMPLETE & kinds,
     )

@@ -14,11 +14,8 @@ from stockade.audit.static.kubernetes.objects import Pod
 from stockade.audit.static.kubernetes.reading import Reader
 
 Role = Literal["container", "init", "sidecar", "ephemeral"]
-_LISTS: tuple[tuple[str, Role], ...] = (
-    ("initContainers", "init"),
-    ("containers", "container"),
-    ("ephemeralContainers", "ephemeral"),
-)
+#: the lists of containers that a pod's spec has, in the order in which they start
+LISTS: dict[str, Role] = {"initContainers": "init", "containers": "container", "ephemeralContainers": "ephemeral"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +64,7 @@ def _nothing(node: Map) -> Map:
 def containers(pod: Pod) -> Iterator[Container]:
     """Give the containers of a pod: those that prepare it first, those that `kubectl debug` added last."""
     inherited = pod.reader.mapping(pod.spec, "securityContext")
-    for key, role in _LISTS:
+    for key, role in LISTS.items():
         for index, node in enumerate(_nodes(pod, key)):
             restarts = role == "init" and node.get("restartPolicy") == "Always"
             name = pod.reader.text(node, "name") or f"{key}[{index}]"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from stockade.audit.facts import Fact, ServiceAccountToken, VolumeType
+from stockade.audit.facts import Fact, Gap, ServiceAccountToken, VolumeType
 from stockade.audit.static import building
 from stockade.audit.static.kubernetes.confinement import sysctls
 from stockade.audit.static.kubernetes.contexts import Container
@@ -54,30 +54,29 @@ def kernel_settings(pod: Pod) -> Iterator[Fact]:
         yield building.sysctl(where, name, value)
 
 
-def token(container: Container, index: Index) -> Iterator[Fact]:
+def token(container: Container, index: Index) -> Iterator[Fact | Gap]:
     """Give whether a token of the service account is mounted: the pod decides, else the account, else it is.
 
     The admission plugin leaves a container alone that mounts something else at the token's place.
     """
     pod, key = container.pod, "automountServiceAccountToken"
-    asked = pod.reader.flag(pod.spec, key)
-    where, declared = pod.spec.at(key), asked is not None
-    name = pod.reader.text(pod.spec, "serviceAccountName") or pod.reader.text(pod.spec, "serviceAccount")
-    account = index.account(pod.object.namespace, name or "default")
-    if asked is None and account is not None:
-        asked = account.reader.flag(account.node, key)
-        if asked is not None:
-            where, declared = account.node.at(key), True
-    if asked is not False and any(node.get("mountPath") == _TOKEN for node in _mounts(container)):
-        asked, where, declared = False, container.node.at("volumeMounts"), True
-    if not declared:
-        yield building.unset(where, "service_account_token")
-    yield ServiceAccountToken(where=where, mounted=asked is not False, declared=declared)
-
-
-def _mounts(container: Container) -> Iterator[dict[str, object]]:
-    listed = container.node.seq("volumeMounts")
-    return (node for node in listed or () if isinstance(node, dict))
+    where, asked = pod.spec.at(key), pod.reader.flag(pod.spec, key)
+    if any(node.get("mountPath") == _TOKEN for node in container.reader.mappings(container.node, "volumeMounts")):
+        yield ServiceAccountToken(where=container.node.at("volumeMounts"), mounted=False)
+        return
+    if asked is not None:
+        yield ServiceAccountToken(where=where, mounted=asked)
+        return
+    name = pod.reader.text(pod.spec, "serviceAccountName") or pod.reader.text(pod.spec, "serviceAccount") or "default"
+    account = index.account(pod.object.namespace, name)
+    yield building.unset(where, "service_account_token")
+    if account is None:
+        yield Gap(ServiceAccountToken, f"the service account {name} decides, which isn't in this file", where)
+        return
+    asked = account.reader.flag(account.node, key)
+    if asked is not None:
+        where = account.node.at(key)
+    yield ServiceAccountToken(where=where, mounted=asked is not False, declared=asked is not None)
 
 
 def volume_types(volumes: Sequence[Volume]) -> Iterator[Fact]:

@@ -1,12 +1,13 @@
 """What a container mounts: volumes of the node, of the cluster, and fresh ones."""
 
 import posixpath
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from stockade.audit.documents.tree import Map
-from stockade.audit.facts import Where
+from stockade.audit.facts import Fact, Where
+from stockade.audit.static import building
 from stockade.audit.static.kubernetes.contexts import Container
 from stockade.audit.static.kubernetes.index import HostVolume, Index
 from stockade.audit.static.kubernetes.objects import Pod
@@ -43,12 +44,12 @@ class Mounted:
     sub_path: str | None = None
 
 
-def volumes(pod: Pod, index: Index) -> dict[str, Volume]:
+def of_pod(pod: Pod, index: Index) -> dict[str, Volume]:
     """Give the volumes of a pod by name, with those that a StatefulSet makes claims for."""
     found: dict[str, Volume] = {}
-    for node in pod.reader.mappings(pod.spec, "volumes"):
+    for number, node in enumerate(pod.reader.mappings(pod.spec, "volumes")):
         volume = _volume(pod, node, index)
-        found[volume.name] = volume
+        found[volume.name or f"volumes[{number}]"] = volume
     spec = pod.object.node.map("spec")
     for node in pod.reader.mappings(spec, "volumeClaimTemplates") if spec is not None else ():
         metadata = pod.reader.mapping(node, "metadata")
@@ -72,6 +73,20 @@ def _volume(pod: Pod, node: Map, index: Index) -> Volume:
         claim = pod.reader.text(source, "claimName")
         host = index.behind(pod.object.namespace, claim) if claim else None
     return Volume(name, kind, node.at(kind), source, host, (source.text("type") if source is not None else "") or "")
+
+
+def unmounted(containers: Iterable[Container], known: Mapping[str, Volume]) -> tuple[Volume, ...]:
+    """Give the host paths of a pod that none of its containers mounts."""
+    used = {node.get("name") for each in containers for node in each.reader.mappings(each.node, "volumeMounts")}
+    return tuple([volume for name, volume in known.items() if volume.host and name not in used])
+
+
+def without_mount(spare: Iterable[Volume]) -> Iterator[Fact]:
+    """Give host paths as mounts at a place that says that there is none yet."""
+    for volume in spare:
+        if volume.host is not None:
+            destination = f"volume {volume.name} (no container mounts it)"
+            yield from building.bind(volume.host.where, destination, volume.host.path)
 
 
 def mounted(container: Container, known: Mapping[str, Volume]) -> Iterator[Mounted]:
