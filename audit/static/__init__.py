@@ -1,8 +1,8 @@
 """Collectors of files: each turns one kind of file into targets, one a container, with the place of each fact.
 
 A collector is a module with `def targets(source: Source) -> Iterator[Target]`. It raises Broken where nothing of the
-file can be read; a part that can't be is a Gap of its target. `COLLECTORS` names the modules, which are imported when the
-first file of their kind is met.
+file can be read; a part that can't be is a Gap of its target. `COLLECTORS` names the modules, which are imported when
+the first file of their kind is met.
 """
 
 from __future__ import annotations
