@@ -1,4 +1,4 @@
-"""Build what setup.cfg has no words for: static programs inside the wheel, the launcher and the auditor's probe."""
+"""Build what setup.cfg has no words for: static programs, inside the wheel and as the command stockade-runtime."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ from setuptools import Distribution, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
+from distutils.command.build_scripts import build_scripts  # isort: skip - setuptools' own copy, once it is imported
+
 #: each is made of all the C files of its folder
 PROGRAMS = (
     os.path.join("stockade", "sandbox", "native", "launcher"),
     os.path.join("stockade", "audit", "native", "probe"),
 )
+#: the command that starts Python only where it has to
+FRONT = os.path.join("stockade", "sandbox", "front", "stockade-runtime")
 FLAGS = [
     *("-std=gnu11", "-O2", "-Wall", "-Wextra"),
     *("-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"),
@@ -65,6 +69,17 @@ class BuildPy(build_py):
         return [*super().get_outputs(include_bytecode), *[self.output(program) for program in PROGRAMS]]
 
 
+class BuildScripts(build_scripts):
+    """The command stockade-runtime, compiled where setuptools would copy a script: it takes every file for text."""
+
+    def run(self) -> None:
+        self.mkpath(self.build_dir)
+        compile_program(FRONT, os.path.join(self.build_dir, os.path.basename(FRONT)))
+
+    def get_source_files(self) -> list[str]:
+        return sorted(glob.glob(os.path.join(os.path.dirname(FRONT), "*.[ch]")))
+
+
 class Wheel(bdist_wheel):
     """For one platform, since the programs are; for any CPython 3, since nothing links with it."""
 
@@ -79,4 +94,8 @@ class PlatformDistribution(Distribution):
         return True
 
 
-setup(distclass=PlatformDistribution, cmdclass={"build_py": BuildPy, "bdist_wheel": Wheel})
+setup(
+    distclass=PlatformDistribution,
+    cmdclass={"build_py": BuildPy, "build_scripts": BuildScripts, "bdist_wheel": Wheel},
+    scripts=[FRONT],
+)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from stockade.sandbox.runtime.state import Container
 
 FAILED, HOOK_SAID, LISTENER = 3, 7, 8  # native/plan.h
+ANSWER = "STOCKADE_RUNTIME_ANSWER"  # front/front.c
 HOOK_STEP = "run the startContainer hook"  # steps_hooks.Hook
 _answer = Struct("<IIiI")
 
@@ -23,28 +24,44 @@ def start(container: Container) -> None:
 
     The container's lock is held by the caller.
     """
+    connection = _answered()
     status = container.status()
-    if status != state.CREATED:
+    if connection is None and status != state.CREATED:
         reasons = {
             state.RUNNING: "cannot start a container that is already running",
             state.PAUSED: "cannot start a container that is paused",
             state.STOPPED: "cannot start a container that has stopped",
         }
         raise StockadeError(reasons.get(status, f"cannot start a container in the state {status}"))
-    answer, said = _tell(container)
-    os.unlink(f"{container.path}/{state.SOCKET}")
+    answer, said = _tell(container, connection)
+    try:
+        os.unlink(f"{container.path}/{state.SOCKET}")
+    except FileNotFoundError:
+        pass
     if answer:
         kind, step, error, _ = _answer.unpack(answer)
         if kind == FAILED:
             raise _failure(container, step, error, said)
 
 
-def _tell(container: Container) -> tuple[bytes, bytes]:
+def _answered() -> _socket.socket | None:
+    """Give the connection on which sandbox/front has said go already, and was answered; in no other case there is one."""
+    number = os.environ.pop(ANSWER, "")
+    if not number.isdecimal():
+        return None
+    os.set_inheritable(int(number), False)
+    return _socket.socket(fileno=int(number))
+
+
+def _tell(container: Container, connection: _socket.socket | None) -> tuple[bytes, bytes]:
     """Say go, and give what comes before the end: nothing when the program has begun; and what a hook said."""
-    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+    said_go = connection is not None
+    if connection is None:
+        connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
     try:
-        console.at(connection, f"{container.path}/{state.SOCKET}", connect=True)
-        connection.send(b"g")
+        if not said_go:
+            console.at(connection, f"{container.path}/{state.SOCKET}", connect=True)
+            connection.send(b"g")
         answer, said = _receive(connection)
         while answer and _answer.unpack(answer)[0] in {HOOK_SAID, LISTENER}:
             if _answer.unpack(answer)[0] == LISTENER:
