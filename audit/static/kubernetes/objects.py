@@ -68,7 +68,7 @@ def objects(documents: Iterable[Any]) -> Iterator[Object]:
 
 
 def _flat(node: Any, depth: int) -> Iterator[Object]:
-    if isinstance(node, Seq) and depth < 3:  # `kubectl get -o json | jq .items` and the like
+    if isinstance(node, Seq) and depth < 6:  # `kubectl get -o json | jq .items` and the like
         for item in node:
             yield from _flat(item, depth + 1)
         return
@@ -77,7 +77,7 @@ def _flat(node: Any, depth: int) -> Iterator[Object]:
     kind = str(node["kind"])
     inner = node.get("items") if kind.endswith("List") else node.get("objects") if kind == "Template" else None
     if isinstance(inner, Seq):
-        if depth < 3:
+        if depth < 6:
             yield from _flat(inner, depth + 1)
         return
     yield _object(kind, node)

@@ -10,7 +10,7 @@ from stockade.audit.static.kubernetes.index import host_volume
 from stockade.audit.static.kubernetes.objects import Object
 
 
-def target(item: Object, path: str) -> Target | None:
+def target(item: Object, identity: str) -> Target | None:
     """Give the target that an object is, or None for objects of which nothing is judged."""
     if item.kind in rbac.ROLES:
         found = _role(item)
@@ -22,7 +22,7 @@ def target(item: Object, path: str) -> Target | None:
         found = _volume(item)
     else:
         return None
-    return _target(item, path, found)
+    return _target(item, identity, found)
 
 
 def _role(item: Object) -> Iterator[Fact | Gap]:
@@ -61,7 +61,7 @@ def _volume(item: Object) -> Iterator[Fact | Gap]:
         yield from building.bind(found.where, destination=destination, host_path=found.path, writable=True)
 
 
-def _target(item: Object, path: str, found: Iterable[Fact | Gap]) -> Target | None:
+def _target(item: Object, identity: str, found: Iterable[Fact | Gap]) -> Target | None:
     everything = tuple(found)
     known = tuple([each for each in everything if isinstance(each, Fact)])
     gaps = tuple([each for each in everything if isinstance(each, Gap)])
@@ -72,7 +72,7 @@ def _target(item: Object, path: str, found: Iterable[Fact | Gap]) -> Target | No
     others = tuple([Gap(kind, reason, applicable=False) for kind in facts.KINDS if kind not in kinds])
     complete = frozenset(kind for kind in kinds if kind not in {gap.kind for gap in gaps})
     return Target(
-        id=f"{path}:{item.id}",
+        id=identity,
         name=f"{item.kind} {item.name}",
         kind="kubernetes",
         facts=known,

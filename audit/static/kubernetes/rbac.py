@@ -27,7 +27,7 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """One subject that a binding gives a role to, as "ServiceAccount/NAMESPACE/NAME", "Group/NAME" or "User/NAME"."""
+    """One subject that a binding gives a role to, as "ServiceAccount:NAMESPACE/NAME", "Group:NAME" or "User:NAME"."""
 
     where: Where
     role: str
@@ -65,7 +65,7 @@ def bound(item: Object) -> Iterator[Bound]:
     if reference is None:
         reader.refuse(item.node.at("roleRef"), "roleRef", "a mapping", item.node.get("roleRef"))
         return
-    role = f"{reader.text(reference, 'kind') or '?'}/{reader.text(reference, 'name') or '?'}"
+    role = reader.text(reference, "name") or "?"
     for node in reader.mappings(item.node, "subjects"):
         yield Bound(node.at("name"), role, _subject(item, node), item.kind == "ClusterRoleBinding")
 
@@ -73,8 +73,9 @@ def bound(item: Object) -> Iterator[Bound]:
 def _subject(item: Object, node: Map) -> str:
     reader = item.reader
     kind, name = reader.text(node, "kind") or "?", reader.text(node, "name") or "?"
-    namespace = reader.text(node, "namespace") or item.namespace
-    return "/".join([part for part in (kind, namespace if kind == "ServiceAccount" else None, name) if part])
+    if kind == "ServiceAccount":
+        name = f"{reader.text(node, 'namespace') or item.namespace or 'default'}/{name}"
+    return f"{kind}:{name}"
 
 
 def levels(item: Object) -> Iterator[tuple[str, str, Where]]:
