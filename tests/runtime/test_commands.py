@@ -6,6 +6,7 @@ import json
 import os
 import pwd
 import subprocess
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -138,6 +139,8 @@ def test_the_processes_of_a_pid_namespace_are_found(root: str, capfd: Capture, m
             first = int(children.read())
         with open(f"/proc/{first}/task/{first}/children", encoding="ascii") as children:
             second = int(children.read())
+        while Path(f"/proc/{second}/comm").read_text() != "sleep\n":
+            time.sleep(0.01)  # the shell has forked, and executes it soon
         make("web", pid=first)
 
         found = json.loads(output(capfd, "--root", root, "ps", "--format", "json", "web"))
