@@ -7,6 +7,7 @@ import os
 import pwd
 import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,7 +18,6 @@ from stockade.sandbox.runtime.commands import list_, ps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     Capture = pytest.CaptureFixture[str]
     Make = Callable[..., state.Container]
