@@ -21,7 +21,7 @@ from bench.measure import machine
 if TYPE_CHECKING:
     from bench.measure import Table
 
-#: name → (module, function, rounds): the last takes a mount namespace for itself
+#: name → (module, function, rounds): the last two take a mount namespace for this process
 GROUPS = {
     "library": ("library", "launches", 30),
     "calls": ("library", "calls", 20),
@@ -29,6 +29,7 @@ GROUPS = {
     "filters": ("filters", "loads", 15),
     "audit": ("auditing", "audits", 5),
     "command": ("command", "commands", 20),
+    "runtime": ("runtime", "lives", 20),
 }
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 

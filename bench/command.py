@@ -18,9 +18,9 @@ CGROUPS = "/sys/fs/cgroup"
 
 def commands(scratch: str, rounds: int) -> Table:
     """Start to end of a whole command. Takes a mount namespace for this process, so it has to come last."""
-    bundle = _bundle(scratch)
+    bundle = make_bundle(scratch)
     rootfs = os.path.join(bundle, "rootfs")
-    _leave_hybrid()
+    leave_hybrid()
     ours = [STOCKADE, "run", "--rm", "--rootfs", rootfs, "--", "/bin/true"]
     candidates = [
         ("stockade run", ours),
@@ -42,7 +42,7 @@ def _subject(name: str, argv: list[str]) -> Subject:
     return subject
 
 
-def _bundle(scratch: str) -> str:
+def make_bundle(scratch: str) -> str:
     """Make a bundle: /bin/true with its libraries, and what `stockade run --spec` says of it."""
     bundle = os.path.join(scratch, "bundle")
     rootfs = os.path.join(bundle, "rootfs")
@@ -83,7 +83,7 @@ def _write(bundle: str, spec: dict[str, object]) -> None:
         json.dump(spec, file)
 
 
-def _leave_hybrid() -> None:
+def leave_hybrid() -> None:
     """Hide the unified hierarchy of a hybrid machine in a mount namespace of our own: crun refuses to run beside it."""
     if not os.path.isdir(f"{CGROUPS}/unified"):
         return
