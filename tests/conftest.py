@@ -41,6 +41,12 @@ FILES = {
 }
 
 
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Say what a plain run leaves out."""
+    asked = any("guest" in word for word in config.args)
+    return None if asked else "guest: tests/guest is not part of this run, since a machine boots for it: ./dev guest"
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Let a `kernel` test run as root only: elsewhere it fails, or is skipped where that was asked for by name."""
     if item.get_closest_marker("kernel") is None or os.geteuid() == 0:
