@@ -320,5 +320,6 @@ def _unified(file: str, value: str, version_of: Callable[[str], int]) -> Iterato
     core = controller == "cgroup"
     there = file if core or version_of(controller) == 2 else ""
     for line in value.strip().split("\n"):
-        check = "bytes" if controller in {"memory", "hugetlb"} and line.isdigit() else "none"
+        size = controller in {"memory", "hugetlb"} and file.endswith((".max", ".high", ".low", ".min"))
+        check = "bytes" if size and line.isdigit() else "none"
         yield Write(f"unified {file}", "" if core else controller, there, line, check)
