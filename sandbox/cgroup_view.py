@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -27,6 +29,48 @@ def view(spec: Spec, cgroup: Cgroup | None) -> dict[str, Any]:
         return {"cgroup2": found[0][0].directory} if found else {}
     names = [(hierarchy.directory.rpartition("/")[2], ",".join(hierarchy.controllers)) for hierarchy, _ in first]
     return {"v1": tuple(names), "v1_paths": tuple([path for _, path in first])}
+
+
+def give(spec: Spec, cgroup: Cgroup) -> None:
+    """Give a group of cgroup2 to the container's first user, where the container has a writable view of it alone.
+
+    config-linux.md, "Cgroup ownership": it may then make groups below its own, and its limits stay ours. Without the
+    privilege for that it is left as it is: runtimes "should".
+    """
+    if not any(space.type == "cgroup" and not space.path for space in spec.linux.namespaces):
+        return
+    if not any(mount.type == "cgroup" and "ro" not in mount.options for mount in spec.mounts):
+        return
+    owner = _outside(spec)
+    if not owner:
+        return
+    for group in cgroup.groups:
+        if group.hierarchy.version == 2:
+            for file in (".", *_delegated()):
+                try:
+                    os.chown(file, owner, -1, dir_fd=group.fd)
+                except OSError:
+                    continue
+
+
+def _outside(spec: Spec) -> int:
+    """Give the id that the program's user has outside, 0 for root and for one that has none."""
+    user = spec.process.user.uid if spec.process else 0
+    if not any(space.type == "user" for space in spec.linux.namespaces):
+        return user
+    for entry in spec.linux.uid_mappings:
+        if entry.container_id <= user < entry.container_id + entry.size:
+            return entry.host_id + user - entry.container_id
+    return 0
+
+
+def _delegated() -> tuple[str, ...]:
+    from stockade.sandbox.linux import cgroups
+
+    try:
+        return tuple(cgroups.read_text("/sys/kernel/cgroup/delegate").split())
+    except OSError:  # Linux 4.14 and older
+        return ("cgroup.procs", "cgroup.threads", "cgroup.subtree_control")
 
 
 def _callers() -> list[tuple[Hierarchy, str]]:

@@ -29,7 +29,7 @@ def create(invocation: Invocation, spec: Spec, identity: str, intend: Callable[[
     rootless = cgroup_engine.rootless(invocation.rootless)
     if not invocation.systemd_cgroup:
         place = cgroup_engine.place(path, identity)
-        return cgroup_engine.create(place, resources, rootless=rootless, intend=intend)
+        return _given(spec, cgroup_engine.create(place, resources, rootless=rootless, intend=intend))
     from stockade.sandbox.runtime import systemd
 
     user = not cgroup_engine.privileged()
@@ -41,10 +41,17 @@ def create(invocation: Invocation, spec: Spec, identity: str, intend: Callable[[
         user=user,
     )
     try:
-        return cgroup_engine.create(place, resources, rootless=rootless, unit=scope, intend=intend)
+        return _given(spec, cgroup_engine.create(place, resources, rootless=rootless, unit=scope, intend=intend))
     except BaseException:
         scope.stop()
         raise
+
+
+def _given(spec: Spec, cgroup: EngineCgroup) -> EngineCgroup:
+    from stockade.sandbox import cgroup_view
+
+    cgroup_view.give(spec, cgroup)
+    return cgroup
 
 
 def _refuse_limits(resources: LinuxResources | None) -> None:
