@@ -307,12 +307,19 @@ def audit(
         findings=tuple(findings),
         paths=tuple(paths),
         unknown=tuple([each for one in every for each in one.unknown]),
-        not_applicable=tuple(dict.fromkeys(each for one in every for each in one.not_applicable)),
+        not_applicable=_told_once(every),
         verdict=verdict(fail_on, findings, paths),
         version=version,
         generated=generated,
         host=dict(host) if host is not None else summary.host(known),
     )
+
+
+def _told_once(every: Iterable[Judged]) -> tuple[NotApplicable, ...]:
+    """Give each reason once. Those of files ("*") come from several processes in any order and are sorted."""
+    told = dict.fromkeys(each for one in every for each in one.not_applicable)
+    own = [each for each in told if each.target != "*"]
+    return (*own, *sorted((each for each in told if each.target == "*"), key=lambda each: (each.rule, each.reason)))
 
 
 def _with_host(targets: tuple[Target, ...]) -> Iterator[Target]:

@@ -1,7 +1,9 @@
 """The report as JSON, in the shape that reports/schema.json publishes."""
 
 import json
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, fields
+from itertools import islice
 from typing import Any
 
 from stockade.audit.facts import Where
@@ -17,26 +19,57 @@ from stockade.audit.report import (
     Unknown,
 )
 
+#: a report of more targets has an entry a line: json indents in Python, ten times as slowly
+_MANY = 500
+_PIECE = 256
+
 
 def render(report: Report) -> str:
     """Give the report as JSON in ASCII, with a newline at its end. The same report gives the same text."""
-    return json.dumps(document(report), indent=2, ensure_ascii=True) + "\n"
+    return "".join(pieces(report))
+
+
+def pieces(report: Report) -> Iterator[str]:
+    """Give what `render` gives in pieces, since the report on thousands of files is a hundred megabytes."""
+    if len(report.targets) <= _MANY:
+        yield json.dumps(document(report), indent=2, ensure_ascii=True) + "\n"
+        return
+    head = json.dumps(_head(report), indent=2, ensure_ascii=True)
+    yield head.removesuffix("\n}")
+    encode = json.JSONEncoder(ensure_ascii=True).encode
+    for name, entries in _lists(report).items():
+        yield f',\n  "{name}": ['
+        separator = "\n    "
+        while batch := [encode(entry) for entry in islice(entries, _PIECE)]:
+            yield separator + ",\n    ".join(batch)
+            separator = ",\n    "
+        yield "\n  ]" if separator.startswith(",") else "]"
+    yield "\n}\n"
 
 
 def document(report: Report) -> dict[str, Any]:
     """Give the report as plain dictionaries and lists."""
+    return {**_head(report), **{name: list(entries) for name, entries in _lists(report).items()}}
+
+
+def _head(report: Report) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "tool": {"name": report.tool, "version": report.version},
         **({"generated": report.generated} if report.generated else {}),
         "host": dict(report.host),
         "summary": _summary(report),
-        "targets": [_target(target) for target in report.targets],
-        "paths": [_path(path) for path in report.paths],
-        "findings": [_finding(finding) for finding in report.findings],
-        "unknown": [_unknown(unknown) for unknown in report.unknown],
-        "not_applicable": [_not_applicable(each) for each in report.not_applicable],
-        "errors": [_problem(problem) for problem in report.problems],
+    }
+
+
+def _lists(report: Report) -> dict[str, Iterator[dict[str, Any]]]:
+    return {
+        "targets": map(_target, report.targets),
+        "paths": map(_path, report.paths),
+        "findings": map(_finding, report.findings),
+        "unknown": map(_unknown, report.unknown),
+        "not_applicable": map(_not_applicable, report.not_applicable),
+        "errors": map(_problem, report.problems),
     }
 
 
@@ -54,8 +87,15 @@ def _summary(report: Report) -> dict[str, Any]:
     }
 
 
+#: by name, since asdict() copies each of their values
+_SUMMARY = tuple([each.name for each in fields(TargetSummary)])
+
+
 def _target(target: TargetSummary) -> dict[str, Any]:
-    return asdict(target)
+    summary = {name: getattr(target, name) for name in _SUMMARY}
+    if target.capabilities is not None:
+        summary["capabilities"] = asdict(target.capabilities)
+    return summary
 
 
 def _path(path: Path) -> dict[str, Any]:

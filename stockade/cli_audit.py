@@ -21,6 +21,8 @@ from stockade.errors import StockadeError, UsageError, coloured, printable, show
 from stockade.help import Command
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from click.shell_completion import CompletionItem
 
     from stockade.audit.facts import Target
@@ -178,11 +180,11 @@ def _declared(paths: tuple[str, ...], options: dict[str, Any]) -> Collected:
     return collected
 
 
-def _rendered(report: Report, style: str, output: str | None) -> str:
+def _rendered(report: Report, style: str, output: str | None) -> str | Iterable[str]:
     if style == "json":
         from stockade.reports import json_
 
-        return json_.render(report)
+        return json_.pieces(report)
     if style == "html":
         from stockade.reports import html
 
@@ -194,9 +196,10 @@ def _rendered(report: Report, style: str, output: str | None) -> str:
     return text.render(report)
 
 
-def _write(text: str, output: str | None) -> None:
+def _write(text: str | Iterable[str], output: str | None) -> None:
     if output is None:
-        click.echo(text, nl=False)
+        for piece in (text,) if isinstance(text, str) else text:
+            click.echo(piece, nl=False)
         return
     from stockade.output import write
 

@@ -13,6 +13,10 @@ import stat
 from stockade.errors import StockadeError, UsageError
 from stockade.sandbox.linux import paths
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 #: as many links as the kernel follows (MAXSYMLINKS)
 _MOST_LINKS = 40
 
@@ -31,9 +35,10 @@ def check(output: str) -> None:
         raise StockadeError(f"--output {output}: no file can be made in {directory}", hint="name a directory of yours")
 
 
-def write(text: str, output: str) -> None:
-    """Write to the file, whole or not at all. Raises StockadeError and OSError."""
-    data = text.encode("utf-8", "surrogateescape")
+def write(text: str | Iterable[str], output: str) -> None:
+    """Write a text, or its pieces, to the file, whole or not at all. Raises StockadeError and OSError."""
+    pieces = (text,) if isinstance(text, str) else text
+    data = (piece.encode("utf-8", "surrogateescape") for piece in pieces)
     place = destination(output)
     if not _is_written_to(place):
         # Reports name what a host is weak at: for the eyes of whoever asked.
@@ -41,7 +46,8 @@ def write(text: str, output: str) -> None:
         return
     descriptor = os.open(place, os.O_WRONLY | os.O_TRUNC | os.O_NOCTTY | os.O_CLOEXEC)
     try:
-        paths.write_all(descriptor, data)
+        for piece in data:
+            paths.write_all(descriptor, piece)
     finally:
         os.close(descriptor)
 

@@ -18,19 +18,6 @@ from stockade.audit.static import building
 from stockade.audit.static.dockerfile_parse import File, Instruction, Word, flag, parse, words
 from stockade.audit.static.dockerfile_words import Unresolved, pairs, shell_words, substitute
 
-_KINDS = frozenset(
-    {
-        facts.BuildStep, facts.HealthCheck, facts.Identity, facts.Image, facts.Port, facts.Unset, facts.Variable,
-    }
-)  # fmt: skip
-#: what a Dockerfile says nothing of
-_ELSEWHERE = tuple(
-    [
-        Gap(kind, "a Dockerfile does not say; how the image is run decides", applicable=False)
-        for kind in facts.KINDS
-        if kind not in _KINDS
-    ]
-)
 _UNSHIPPED = tuple(
     [
         Gap(kind, "the stage is not shipped", applicable=False)
@@ -107,13 +94,10 @@ def _target(path: str, stage: _Stage, *, ships: bool, kept: bool, before: tuple[
         for each in (*before, *stage.found)
         if ships or not isinstance(each, facts.Port)
     ]
-    gaps = _ELSEWHERE
+    gaps: tuple[Gap, ...] = _UNSHIPPED
     if ships:
-        own, gap = _user(stage)
+        own, gaps = _user(stage)
         found += [*own, *_health(stage)]
-        gaps = (*gaps, *gap)
-    else:
-        gaps = (*gaps, *_UNSHIPPED)
     return Target(
         id=f"{path}:{stage.name}",
         name=f"{name} {stage.name}",

@@ -20,7 +20,7 @@ INSTRUCTIONS = frozenset(
 _HEREDOCS = frozenset({"RUN", "COPY", "ADD"})
 _JSON_FORM = frozenset({"ADD", "CMD", "COPY", "ENTRYPOINT", "RUN", "SHELL", "VOLUME"})
 _DIRECTIVE = re.compile(r"#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(.+?)\s*$")
-_HEREDOC = re.compile(r"(\d*)<<(-?)([^<\s]+)$")
+_HEREDOC = re.compile(r"(\d*)<<(-?)([^<]+)$")
 _NAME = re.compile(r"[A-Za-z]+")
 _FLAG = re.compile(r"--([A-Za-z][\w.-]*)(?:=(.*))?$", re.DOTALL)
 #: characters of one instruction after its lines were joined

@@ -7,7 +7,7 @@ the others are audited all the same.
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 
 from stockade.audit.documents import kinds, walk
@@ -134,10 +134,18 @@ def _targets(source: walk.Source, kind: str) -> Sequence[Target | Broken]:
     return tuple(collector.targets(source))
 
 
+# Of each reason why rules have no meaning for files this process has told once: there are as many as targets.
+_TOLD: set[tuple[str, str]] = set()
+
+
 def _judge(target: Target) -> Judged:
+    """Judge a target. What has no meaning for files is told once and of them all ("*"), not of each target."""
     from stockade.audit.engine import judge
 
-    return judge(target)
+    judged = judge(target)
+    news = [each for each in judged.not_applicable if (each.rule, each.reason) not in _TOLD]
+    _TOLD.update([(each.rule, each.reason) for each in news])
+    return replace(judged, not_applicable=tuple([replace(each, target="*") for each in news]))
 
 
 def _unrecognised(entry: Entry) -> Outcome:

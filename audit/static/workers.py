@@ -5,6 +5,7 @@ entries in, pickled outcomes out.
 """
 
 import gc
+import io
 import os
 import pickle
 import select
@@ -23,6 +24,8 @@ _BATCH = 16
 #: seconds that one file may take; the slowest honest ones (an image of gigabytes) take longer than any document
 PATIENCE = 120.0
 _HEADER = 8
+#: the last one that numbers each entry of the memo; later ones count them, and a copied memo counts from 0
+_PROTOCOL = 3
 
 
 @dataclass(slots=True)
@@ -47,9 +50,10 @@ class _Pool:
         self.waiting = list(range(len(entries) - 1, -1, -1))
         self.done: dict[int, Outcome] = {}
         self.workers: dict[int, _Worker] = {}
+        _prepare()
+        self.shared = _Shared()
 
     def run(self, jobs: int) -> list[Outcome]:
-        _prepare()
         try:
             for _ in range(jobs):
                 self._start()
@@ -70,7 +74,7 @@ class _Pool:
             try:
                 for end in (*others, orders_in, answers_out):
                     os.close(end)
-                _serve(self.entries, orders, answers)
+                _serve(self.entries, orders, answers, self.shared)
                 code = 0
             finally:
                 os._exit(code)
@@ -114,7 +118,7 @@ class _Pool:
             if len(worker.buffer) - taken - _HEADER < size:
                 break
             start = taken + _HEADER
-            self._keep(worker.pending.pop(0), pickle.loads(bytes(worker.buffer[start : start + size])))  # noqa: S301 - ours
+            self._keep(worker.pending.pop(0), self.shared.load(bytes(worker.buffer[start : start + size])))
             worker.since = time.monotonic()
             taken = start + size
         del worker.buffer[:taken]
@@ -164,13 +168,50 @@ def _how(status: int) -> str:
     return f"exit code {os.waitstatus_to_exitcode(status)}"
 
 
-def _serve(entries: Sequence[Entry], orders: int, answers: int) -> None:
+class _Shared:
+    """Pickles outcomes without the texts of the rules, which each of them holds and both sides have already.
+
+    A pickle refers to what it has in its memo: both sides begin each one with the memo of the same texts.
+    """
+
+    def __init__(self) -> None:
+        from stockade.audit.paths import PATHS
+        from stockade.audit.rules import RULES
+
+        known = (
+            Outcome,
+            [(rule.id, rule.conditions, rule.references, rule.text.why, rule.text.fix) for rule in RULES.values()],
+            [(path.id, path.title, path.effect, path.proof) for path in PATHS],
+        )
+        buffer = io.BytesIO()
+        self.writer = pickle.Pickler(buffer, _PROTOCOL)
+        self.writer.dump(known)
+        self.reader = pickle.Unpickler(io.BytesIO(buffer.getvalue()))  # noqa: S301 - we wrote it
+        self.reader.load()
+
+    def dump(self, outcome: Outcome) -> bytes:
+        """Give an outcome as bytes."""
+        buffer = io.BytesIO()
+        pickler = pickle.Pickler(buffer, _PROTOCOL)
+        pickler.memo = self.writer.memo
+        pickler.dump(outcome)
+        return buffer.getvalue()
+
+    def load(self, data: bytes) -> Outcome:
+        """Give the outcome that `dump` wrote; trusted, since a process of ours wrote it."""
+        unpickler = pickle.Unpickler(io.BytesIO(data))  # noqa: S301
+        unpickler.memo = self.reader.memo
+        outcome: Outcome = unpickler.load()
+        return outcome
+
+
+def _serve(entries: Sequence[Entry], orders: int, answers: int, shared: _Shared) -> None:
     """Be the process: audit the files that are asked for until there are no more orders."""
     while True:
         order = os.read(orders, _HEADER)
         if len(order) < _HEADER:
             return
-        data = pickle.dumps(audit_file(entries[int.from_bytes(order, "little")]), pickle.HIGHEST_PROTOCOL)
+        data = shared.dump(audit_file(entries[int.from_bytes(order, "little")]))
         view = memoryview(len(data).to_bytes(_HEADER, "little") + data)
         while view:
             view = view[os.write(answers, view) :]

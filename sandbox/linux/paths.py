@@ -12,6 +12,10 @@ import errno
 import os
 import stat
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 #: what a runtime mounts over; as links they would send its mounts elsewhere
 RESERVED = ("proc", "sys", "dev")
 
@@ -180,7 +184,7 @@ def write_all(descriptor: int, data: bytes) -> None:
 
 
 def write_atomically(
-    path: str, data: bytes, mode: int = 0o600, *, dir_fd: int | None = None, sync: bool = True
+    path: str, data: bytes | Iterable[bytes], mode: int = 0o600, *, dir_fd: int | None = None, sync: bool = True
 ) -> None:
     """Replace the file `path` so that a reader, and a machine that lost power, sees the old or the new one, whole.
 
@@ -194,7 +198,8 @@ def write_atomically(
     descriptor = os.open(temporary, flags, 0o600, dir_fd=dir_fd)
     try:
         try:
-            write_all(descriptor, data)
+            for part in (data,) if isinstance(data, bytes) else data:
+                write_all(descriptor, part)
             os.fchmod(descriptor, mode)
             if sync:
                 os.fsync(descriptor)
