@@ -1,7 +1,7 @@
 """From a file to its targets: one for each container, and one for each object that grants rights or host files."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from stockade.audit import facts
 from stockade.audit.documents.load import Broken, documents
@@ -23,6 +23,10 @@ _COMPLETE = frozenset(
 )  # fmt: skip
 #: what is wrong in one file and is told each for itself
 _TOLD = 20
+#: facts that a container has at least, and all those of one pod together: its settings count for each container
+_FACTS, _MOST = 50, 500_000
+#: of the containers that share a pod's processes so many are named
+_PEERS = 16
 
 
 def targets(source: Source) -> Iterator[Target | Broken]:
@@ -45,10 +49,8 @@ def targets(source: Source) -> Iterator[Target | Broken]:
     yield from _wrong(found)
 
 
-def _of_object(item: Object, path: str, index: Index, taken: dict[str, int]) -> Iterator[Target]:
-    name = item.id
-    taken[name] = taken.get(name, 0) + 1
-    prefix = f"{path}:{name}" if taken[name] == 1 else f"{path}:{name}#{taken[name]}"
+def _of_object(item: Object, path: str, index: Index, taken: dict[str, int]) -> Iterator[Target | Broken]:
+    prefix = _unique(f"{path}:{item.id}", taken)
     for pod in pods(item):
         yield from _of_pod(pod, f"{prefix}:{pod.path}" if pod.path else prefix, index)
     other = others.target(item, prefix)
@@ -56,16 +58,27 @@ def _of_object(item: Object, path: str, index: Index, taken: dict[str, int]) -> 
         yield other
 
 
-def _of_pod(pod: Pod, prefix: str, index: Index) -> Iterator[Target]:
+def _unique(name: str, taken: dict[str, int]) -> str:
+    taken[name] = taken.get(name, 0) + 1
+    return name if taken[name] == 1 else f"{name}#{taken[name]}"
+
+
+def _of_pod(pod: Pod, prefix: str, index: Index) -> Iterator[Target | Broken]:
     known = volumes.of_pod(pod, index)
     every = tuple(containers(pod))
-    ids = [f"{prefix}:{container.name}" for container in every]
-    for number, container in enumerate(every):
-        peers = [other for at, other in enumerate(ids) if at != number]
+    taken: dict[str, int] = {}
+    ids = [_unique(f"{prefix}:{container.name}", taken) for container in every]
+    shared = tuple(pod_facts.kernel_settings(pod))
+    if len(every) * (len(shared) + _FACTS) > _MOST:
+        yield Broken(pod.spec.where, f"{pod.object.kind} {pod.object.name}: {len(every)} containers are too many")
+        return
+    for identity, container in zip(ids, every, strict=True):
+        peers = [other for other in ids[: _PEERS + 1] if other != identity]
         found = (
             _workload(pod, container.node.at("name"), container.role),
-            *_of_its_pod(pod, peers, known),
-            *pod_facts.token(container, index),
+            *pod_facts.namespaces(pod, peers),
+            *shared,
+            *pod_facts.token(container, index, known),
             *container_facts.identity(container),
             *container_facts.privileges(container),
             *container_facts.switches(container),
@@ -73,28 +86,21 @@ def _of_pod(pod: Pod, prefix: str, index: Index) -> Iterator[Target]:
             *container_facts.resources(container),
             *container_facts.offered(container),
         )
-        yield _target(container, ids[number], found)
+        yield _target(container, identity, found)
     spare = volumes.unmounted(every, known)
     if spare or not every:
-        yield _of_the_pod_itself(pod, prefix, known, spare)
+        yield _of_the_pod_itself(pod, prefix, spare)
 
 
-def _of_its_pod(pod: Pod, peers: Sequence[str], known: Mapping[str, Volume]) -> Iterator[Fact]:
-    yield from pod_facts.namespaces(pod, peers)
-    yield from pod_facts.kernel_settings(pod)
-    yield from pod_facts.volume_types(tuple(known.values()))
-
-
-def _of_the_pod_itself(pod: Pod, prefix: str, known: Mapping[str, Volume], spare: Sequence[Volume]) -> Target:
+def _of_the_pod_itself(pod: Pod, prefix: str, spare: Sequence[Volume]) -> Target:
     """Give what a pod decides that no container of the file has.
 
-    That is everything where the containers stand elsewhere, as with a patch of Kustomize's, and else host paths that no
-    container mounts yet: one that `kubectl debug` adds can.
+    That is everything where the containers stand elsewhere, as with a patch of Kustomize's, and else the volumes that
+    no container mounts yet: one that `kubectl debug` adds can.
     """
-    found: list[Fact] = [_workload(pod, pod.spec.where, "container")]
+    found: list[Fact] = [_workload(pod, pod.spec.where, "container"), *volumes.without_mount(spare)]
     if not any(pod.spec.get(key) for key in LISTS):
-        found += _of_its_pod(pod, (), known)
-    found += volumes.without_mount(spare)
+        found += (*pod_facts.namespaces(pod, ()), *pod_facts.kernel_settings(pod))
     kinds = {type(fact) for fact in found}
     reason = "it is told of each container"
     return Target(

@@ -142,30 +142,39 @@ def _selinux(container: Container) -> Iterator[Fact]:
 
 
 def files(container: Container, known: Mapping[str, volumes.Volume]) -> Iterator[Fact]:
-    """Give the mounts and the block devices."""
+    """Give the mounts, the block devices, and the kinds of the volumes behind them."""
+    used: dict[str, volumes.Volume] = {}
     for mount in volumes.mounted(container, known):
-        if mount.host_path is None:
-            yield Mount(
-                where=mount.where,
-                destination=mount.destination,
-                fstype=None,
-                host_path=None,
-                writable=mount.writable,
-                options=mount.options,
-                subpath=mount.sub_path,
-            )
-            continue
-        yield from building.bind(
-            mount.where,
-            mount.destination,
-            mount.host_path,
+        used[mount.volume.name] = mount.volume
+        yield from _mount(mount)
+    for where, path, volume in volumes.devices(container, known):
+        if volume is not None:
+            used[volume.name] = volume
+        yield DeviceNode(where=where, path=path, kind="block", major=-1, minor=-1, usable=True, policy=True)
+    yield from map(volumes.volume_type, used.values())
+
+
+def _mount(mount: volumes.Mounted) -> Iterator[Fact]:
+    if mount.host_path is None:
+        yield Mount(
+            where=mount.where,
+            destination=mount.destination,
+            fstype=None,
+            host_path=None,
             writable=mount.writable,
             options=mount.options,
-            propagation=mount.propagation,
             subpath=mount.sub_path,
         )
-    for where, path in volumes.devices(container):
-        yield DeviceNode(where=where, path=path, kind="block", major=-1, minor=-1, usable=True, policy=True)
+        return
+    yield from building.bind(
+        mount.where,
+        mount.destination,
+        mount.host_path,
+        writable=mount.writable,
+        options=mount.options,
+        propagation=mount.propagation,
+        subpath=mount.sub_path,
+    )
 
 
 def resources(container: Container) -> Iterator[Fact | Gap]:

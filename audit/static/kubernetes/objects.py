@@ -1,7 +1,7 @@
 """From a file's documents to Kubernetes objects and the pods that they make."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stockade.audit.documents.tree import Map, Seq
@@ -26,7 +26,7 @@ _NO_PODS = frozenset(
     {"PodSecurityPolicy", "SecurityContextConstraints", "CustomResourceDefinition", "ConfigMap", "Secret"}
 )
 _CONTAINERS = ("containers", "initContainers", "ephemeralContainers")
-_DEPTH = 24
+_DEPTH = 200  # as deep as documents may be
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,8 @@ def pods(item: Object) -> Iterator[Pod]:
     if item.kind in _NO_PODS:
         return
     if path is None:
-        yield from _custom(item, item.node, "", 0)
+        found = tuple(_custom(item, item.node, "", 0))
+        yield from found if len(found) > 1 else (replace(pod, path="") for pod in found)
         return
     node: Map | None = item.node
     for key in path:

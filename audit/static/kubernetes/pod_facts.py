@@ -1,15 +1,16 @@
 """What a pod decides for all of its containers: namespaces, ids on the node, kernel settings, the token."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from stockade.audit.facts import Fact, Gap, ServiceAccountToken, VolumeType
+from stockade.audit.documents.tree import Map
+from stockade.audit.facts import Fact, Gap, ServiceAccountToken
 from stockade.audit.static import building
 from stockade.audit.static.kubernetes.confinement import sysctls
 from stockade.audit.static.kubernetes.contexts import Container
 from stockade.audit.static.kubernetes.index import Index
 from stockade.audit.static.kubernetes.objects import Pod
-from stockade.audit.static.kubernetes.volumes import Volume
+from stockade.audit.static.kubernetes.volumes import Mounted, Volume, mounted
 
 if TYPE_CHECKING:
     from stockade.audit.facts import NamespaceKind
@@ -54,15 +55,19 @@ def kernel_settings(pod: Pod) -> Iterator[Fact]:
         yield building.sysctl(where, name, value)
 
 
-def token(container: Container, index: Index) -> Iterator[Fact | Gap]:
+def token(container: Container, index: Index, known: Mapping[str, Volume]) -> Iterator[Fact | Gap]:
     """Give whether a token of the service account is mounted: the pod decides, else the account, else it is.
 
-    The admission plugin leaves a container alone that mounts something else at the token's place.
+    The admission plugin leaves a container alone that mounts something at the token's place; in what `kubectl get`
+    prints that is the token.
     """
     pod, key = container.pod, "automountServiceAccountToken"
     where, asked = pod.spec.at(key), pod.reader.flag(pod.spec, key)
-    if any(node.get("mountPath") == _TOKEN for node in container.reader.mappings(container.node, "volumeMounts")):
-        yield ServiceAccountToken(where=container.node.at("volumeMounts"), mounted=False)
+    mounts = tuple(mounted(container, known))
+    given = next((each for each in mounts if _is_token(each)), None)
+    if given is not None or any(each.destination == _TOKEN for each in mounts):
+        place = given.volume.where if given is not None else container.node.at("volumeMounts")
+        yield ServiceAccountToken(where=place, mounted=given is not None)
         return
     if asked is not None:
         yield ServiceAccountToken(where=where, mounted=asked)
@@ -79,7 +84,12 @@ def token(container: Container, index: Index) -> Iterator[Fact | Gap]:
     yield ServiceAccountToken(where=where, mounted=asked is not False, declared=asked is not None)
 
 
-def volume_types(volumes: Sequence[Volume]) -> Iterator[Fact]:
-    """Give the kinds of the pod's volumes, also of those that no container mounts."""
-    for volume in volumes:
-        yield VolumeType(where=volume.where, name=volume.name, kind=volume.kind)
+def _is_token(mount: Mounted) -> bool:
+    """Say whether a mount is a token for the API server: one that the pod asks for, or that the API server added."""
+    volume = mount.volume
+    if volume.kind == "secret":
+        return mount.destination == _TOKEN
+    sources = volume.source.seq("sources") if volume.source is not None and volume.kind == "projected" else None
+    tokens = [each.map("serviceAccountToken") for each in sources or () if isinstance(each, Map)]
+    # a token for another audience is of no use at the API server
+    return any(each is not None and not each.get("audience") for each in tokens)

@@ -5,6 +5,7 @@ says would hold, and it is remembered to be told. Text that stands for a number 
 that quotes never hide a privilege.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from stockade.audit.documents.tree import Map, Seq
 from stockade.audit.facts import Where
 
+_TEMPLATE = re.compile(r"\{\{.*\}\}|\$[({]")
 _TRUTH = {"true": True, "false": False}
 
 
@@ -91,8 +93,10 @@ class Reader:
         return int(meant) if meant.isascii() and meant.isdigit() and len(meant) < 20 else None
 
     def refuse(self, where: Where, name: str, expected: str, value: Any) -> None:
-        """Remember that a part is of a wrong type."""
-        self.wrong.append(Wrong(where, f"{name} must be {expected} and is {kind_of(value)}"))
+        """Remember that a part is of a wrong type, or that it only becomes one of the right type later."""
+        later = isinstance(value, str) and _TEMPLATE.search(value)
+        is_ = "only filled in by a template" if later else kind_of(value)
+        self.wrong.append(Wrong(where, f"{name} must be {expected} and is {is_}"))
 
 
 def kind_of(value: Any) -> str:

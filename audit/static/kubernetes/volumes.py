@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stockade.audit.documents.tree import Map
-from stockade.audit.facts import Fact, Where
+from stockade.audit.facts import Fact, VolumeType, Where
 from stockade.audit.static import building
 from stockade.audit.static.kubernetes.contexts import Container
 from stockade.audit.static.kubernetes.index import HostVolume, Index
 from stockade.audit.static.kubernetes.objects import Pod
 
+_MOUNTS = ("volumeMounts", "volumeDevices")
 Propagation = Literal["private", "slave", "shared"]
 _PROPAGATION: Mapping[str, Propagation] = {"HostToContainer": "slave", "Bidirectional": "shared"}
 #: https://kubernetes.io/docs/concepts/storage/volumes/: the kinds that the kubelet serves from memory
@@ -76,17 +77,23 @@ def _volume(pod: Pod, node: Map, index: Index) -> Volume:
 
 
 def unmounted(containers: Iterable[Container], known: Mapping[str, Volume]) -> tuple[Volume, ...]:
-    """Give the host paths of a pod that none of its containers mounts."""
-    used = {node.get("name") for each in containers for node in each.reader.mappings(each.node, "volumeMounts")}
-    return tuple([volume for name, volume in known.items() if volume.host and name not in used])
+    """Give the volumes of a pod that none of its containers mounts."""
+    used = {node.get("name") for each in containers for key in _MOUNTS for node in each.reader.mappings(each.node, key)}
+    return tuple([volume for name, volume in known.items() if name not in used])
 
 
 def without_mount(spare: Iterable[Volume]) -> Iterator[Fact]:
-    """Give host paths as mounts at a place that says that there is none yet."""
+    """Give volumes with host paths as mounts at a place that says that there is none yet."""
     for volume in spare:
+        yield volume_type(volume)
         if volume.host is not None:
             destination = f"volume {volume.name} (no container mounts it)"
             yield from building.bind(volume.host.where, destination, volume.host.path)
+
+
+def volume_type(volume: Volume) -> Fact:
+    """Give the kind of a volume."""
+    return VolumeType(where=volume.where, name=volume.name, kind=volume.kind)
 
 
 def mounted(container: Container, known: Mapping[str, Volume]) -> Iterator[Mounted]:
@@ -124,9 +131,9 @@ def _always_read_only(volume: Volume) -> bool:
     return volume.kind in _IN_MEMORY or (volume.source is not None and volume.source.get("readOnly") is True)
 
 
-def devices(container: Container) -> Iterator[tuple[Where, str]]:
-    """Give the block volumes that a container gets as devices: place and path inside."""
+def devices(container: Container, known: Mapping[str, Volume]) -> Iterator[tuple[Where, str, Volume | None]]:
+    """Give the block volumes that a container gets as devices: place, path inside, volume."""
     for node in container.reader.mappings(container.node, "volumeDevices"):
         path = container.reader.text(node, "devicePath")
         if path is not None:
-            yield node.at("devicePath"), path
+            yield node.at("devicePath"), path, known.get(container.reader.text(node, "name") or "")

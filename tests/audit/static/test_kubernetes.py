@@ -33,13 +33,10 @@ WITH_TEMPLATE = [
 def test_each_kind_with_a_pod_template_gives_its_containers(api: str, kind: str) -> None:
     found = read(TEMPLATE.format(api=api, kind=kind))
 
-    assert list(found) == [f"{kind}/shop/web:{'app' if kind in KNOWN else 'spec.template:app'}"]
+    assert list(found) == [f"{kind}/shop/web:app"]
     (target,) = found.values()
     assert {space.kind for space in target.all(Namespace) if space.host} == {"pid", "user"}
     assert only(target, Workload).kind == kind
-
-
-KNOWN = {kind for _, kind in WITH_TEMPLATE} - {"Service", "Configuration", "Windmill"}
 
 
 def test_pods_templates_and_cron_jobs_keep_their_spec_elsewhere() -> None:
@@ -151,6 +148,12 @@ def test_objects_and_containers_of_one_name_keep_ids_of_their_own() -> None:
     ]
 
 
+def test_containers_of_one_name_in_one_pod_are_both_told() -> None:
+    found = read("{kind: Pod, metadata: {name: a}, spec: {containers: [{name: b}], initContainers: [{name: b}]}}")
+
+    assert list(found) == ["Pod/a:b", "Pod/a:b#2"]
+
+
 def test_a_pod_without_containers_is_told_of_for_itself() -> None:
     found = read(
         "{apiVersion: apps/v1, kind: Deployment, metadata: {name: a}, spec: {template: {spec: {hostIPC: true}}}}"
@@ -231,6 +234,21 @@ def test_many_mistakes_are_counted_and_not_listed() -> None:
 
     assert len(said) == 21
     assert said[-1].endswith("and 30 more parts of wrong types")
+
+
+def test_a_value_that_a_template_fills_in_is_told_as_such() -> None:
+    (said,) = wrong(pod(container="securityContext: {runAsUser: '{{ .Values.user }}'}"))
+
+    assert "runAsUser must be a whole number and is only filled in by a template" in said
+
+
+def test_a_pod_that_multiplies_its_settings_is_refused_and_not_unfolded() -> None:
+    sysctls = "[" + ",".join("{name: kernel.shmmax}" for _ in range(2000)) + "]"
+    containers = "[" + ",".join("{name: a}" for _ in range(1000)) + "]"
+
+    found = everything(f"{{kind: Pod, spec: {{securityContext: {{sysctls: {sysctls}}}, containers: {containers}}}}}")
+
+    assert [str(each) for each in found] == ["pod.yaml:1:19: Pod ?: 1000 containers are too many"]
 
 
 def test_an_anchor_counts_where_the_key_was_written() -> None:

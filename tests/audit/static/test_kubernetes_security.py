@@ -308,3 +308,23 @@ def test_the_pod_decides_over_its_account_about_the_token(spec: str, account: st
 
     assert (fact.mounted if fact else None) is mounted
     assert mounted is not None or "isn't in this file" in str(target.gap(ServiceAccountToken))
+
+
+_AT = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+
+@pytest.mark.parametrize(
+    ("volume", "path", "mounted"),
+    [
+        ("projected: {sources: [{serviceAccountToken: {path: token}}, {configMap: {name: ca}}]}", _AT, True),
+        ("projected: {sources: [{serviceAccountToken: {path: token}}]}", "/token", True),
+        ("projected: {sources: [{serviceAccountToken: {path: token, audience: vault}}]}", "/token", None),
+        ("secret: {secretName: default-token-abc}", _AT, True),
+        ("emptyDir: {}", _AT, False),
+    ],
+)
+def test_a_token_is_seen_where_it_is_mounted_by_name(volume: str, path: str, mounted: bool | None) -> None:  # noqa: FBT001
+    target = app(f"volumes: [{{name: a, {volume}}}]", f"volumeMounts: [{{name: a, mountPath: {path}}}]")
+    fact = target.one(ServiceAccountToken)
+
+    assert (fact.mounted if fact else None) is mounted

@@ -62,12 +62,14 @@ def test_volumes_of_the_cluster_have_no_path_on_the_host() -> None:
         ("/a", None, True),
         ("/b", None, False),
     ]
-    assert {each.name: each.kind for each in target.all(VolumeType)} == {
-        "a": "emptyDir",
-        "b": "secret",
-        "c": "emptyDir",
-        "d": "nfs",
-    }
+    assert {each.name: each.kind for each in target.all(VolumeType)} == {"a": "emptyDir", "b": "secret"}
+
+
+def test_the_kind_of_a_volume_that_no_container_mounts_is_told_of_the_pod() -> None:
+    found = read(pod("volumes: [{name: a, nfs: {server: files}}, {name: b}]"))
+
+    assert {each.name: each.kind for each in found["Pod/web"].all(VolumeType)} == {"a": "nfs", "b": "emptyDir"}
+    assert found["Pod/web:app"].all(VolumeType) == ()
 
 
 def test_a_stateful_set_mounts_what_it_claims() -> None:
