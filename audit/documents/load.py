@@ -43,7 +43,29 @@ def documents(data: bytes, path: str) -> tuple[Any, ...]:
     """Give the documents of a YAML or JSON file; empty ones are None. Raises Broken for the whole file."""
     if len(data) > LARGEST:
         raise Broken(Where(path), f"{len(data) >> 20} MiB are more than the {LARGEST >> 20} MiB that a file may have")
-    return _Builder(path).build(decoded(data, path))
+    content = decoded(data, path)
+    if content.lstrip()[:1] in {"{", "["}:
+        found = _json(content, path)
+        if found is not None:
+            return found
+    return _Builder(path).build(content)
+
+
+def _json(content: str, path: str) -> tuple[Any, ...] | None:
+    """Read JSON; None for what isn't, which may be YAML in its flow style unless the name says otherwise."""
+    from stockade.audit.documents.json_ import NotJson, Reader
+
+    def refuse(place: int, text: str) -> Broken:
+        return Broken(unpack(path, place), text)
+
+    try:
+        return Reader(content, path, refuse, (DEEPEST, MOST_NODES, MOST_DOCUMENTS)).read()
+    except NotJson as error:
+        if not path.endswith(".json"):
+            return None
+        before = content[: error.offset]
+        where = Where(path, before.count("\n") + 1, len(before) - before.rfind("\n"))
+        raise Broken(where, f"not JSON: {error.text[:1].lower()}{error.text[1:]}") from None
 
 
 def decoded(data: bytes, path: str) -> str:
