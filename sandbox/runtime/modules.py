@@ -23,34 +23,38 @@ else:
     from _frozen_importlib_external import MAGIC_NUMBER
 
 _PACKAGE = "stockade."
+_MAGIC = b"stockade modules 1\n"
+_LENGTH = 8  # of the number that says how long the table is
 _HEADER = 16  # of a .pyc, PEP 552: magic, flags, time, size
-#: name → (source, whether it is a package, the header and the code of its .pyc)
-_found: dict[str, tuple[str, bool, bytes]] = {}
+#: name → (source, whether it is a package, header of its .pyc, place and length of its code in the file)
+_found: dict[str, tuple[str, bool, bytes, int, int]] = {}
 #: modules that came from the file, or before it
 _served: set[str] = set()
+_descriptor = [-1]
 
 
 def path() -> str:
-    """Give the place of the file for this interpreter."""
-    return f"{os.path.dirname(__file__)}/__pycache__/modules.{sys.implementation.cache_tag}"
+    """Give the place of the file for this interpreter, which has one for each level of optimisation."""
+    optimised = f".opt-{sys.flags.optimize}" if sys.flags.optimize else ""
+    return f"{os.path.dirname(__file__)}/__pycache__/modules.{sys.implementation.cache_tag}{optimised}"
 
 
 def install() -> None:
     """Import from the file from now on, where there is one."""
     _served.update(sys.modules)
     try:
-        descriptor = os.open(path(), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        return
-    try:
-        size = os.fstat(descriptor).st_size
-        data = os.read(descriptor, size)
-        _found.update(loads(data))  # noqa: S302 - who may write there may write any .pyc
+        _descriptor[0] = os.open(path(), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        head = os.read(_descriptor[0], len(_MAGIC) + _LENGTH)
+        size = int.from_bytes(head[len(_MAGIC) :], "little")
+        if head[: len(_MAGIC)] != _MAGIC or not 0 < size < 1 << 20:
+            return
+        _found.update(loads(os.read(_descriptor[0], size)))  # noqa: S302 - who may write there may write any .pyc
+        if max(place + length for *_, place, length in _found.values()) != os.fstat(_descriptor[0]).st_size:
+            _found.clear()  # cut off
+            return
     except (OSError, EOFError, ValueError, TypeError):
         _found.clear()
         return
-    finally:
-        os.close(descriptor)
     sys.meta_path.insert(0, Modules)
 
 
@@ -63,12 +67,12 @@ class Modules:
         entry = _found.get(name)
         if entry is None:
             return None
-        source, package, pyc = entry
+        source, package, header, _, _ = entry
         try:
             now = os.stat(source)
         except OSError:
             return None
-        if pyc[:4] != MAGIC_NUMBER or pyc[8:_HEADER] != _stamp(now):
+        if header[:4] != MAGIC_NUMBER or header[8:] != _stamp(now):
             return None
         spec = ModuleSpec(name, Modules, origin=source, is_package=package)  # type: ignore[arg-type] # the class serves
         spec.has_location = True
@@ -84,8 +88,8 @@ class Modules:
     def exec_module(module: ModuleType) -> None:
         """Run the module's code."""
         name = module.__name__
+        code = loads(_code(name))  # noqa: S302 - see above
         _served.add(name)
-        code = loads(memoryview(_found[name][2])[_HEADER:])  # noqa: S302 - see above
         exec(code, module.__dict__)  # noqa: S102 - as the import system does
 
 
@@ -96,22 +100,44 @@ def _stamp(source: os.stat_result) -> bytes:
     )
 
 
+def _code(name: str) -> bytes:
+    """Read the code of a module. Raises ImportError where the file is not what it was."""
+    _, _, _, place, length = _found[name]
+    data = os.pread(_descriptor[0], length, place)
+    if len(data) != length:
+        raise ImportError(f"{path()} is damaged: remove it")
+    return data
+
+
 def update() -> None:
     """Write the file again where modules were loaded that it does not have; without a right to write, do nothing."""
     loaded = [name for name in sys.modules if name.startswith(_PACKAGE) and name not in _served]
     if not loaded or not os.access(os.path.dirname(path()), os.W_OK):
         return
     fresh = {name: entry for name in loaded if (entry := _compiled(name)) is not None}
-    fresh = {name: entry for name, entry in fresh.items() if _found.get(name) != entry}
-    if not fresh:
-        return
+    if fresh:
+        kept = {name: (*entry[:3], _code(name)) for name, entry in _found.items() if name not in fresh}
+        _write(kept | fresh)
+
+
+def _write(entries: dict[str, tuple[str, bool, bytes, bytes]]) -> None:
+    """Write whole or not at all: a temporary and rename."""
+    sizes = {name: (*entry[:3], 1 << 30, len(entry[3])) for name, entry in entries.items()}
+    place = len(_MAGIC) + _LENGTH + len(dumps(sizes))  # marshal writes all numbers below 2**31 in as many bytes
+    table = {}
+    for name, entry in entries.items():
+        table[name] = (*entry[:3], place, len(entry[3]))
+        place += len(entry[3])
+    packed = dumps(table)
+    data = memoryview(
+        b"".join((_MAGIC, len(packed).to_bytes(_LENGTH, "little"), packed, *[e[3] for e in entries.values()]))
+    )
     temporary = f"{path()}.{os.getpid()}"
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     except OSError:
         return
     try:
-        data = memoryview(dumps(_found | fresh))
         while data:
             data = data[os.write(descriptor, data) :]
         os.rename(temporary, path())
@@ -121,7 +147,7 @@ def update() -> None:
         os.close(descriptor)
 
 
-def _compiled(name: str) -> tuple[str, bool, bytes] | None:
+def _compiled(name: str) -> tuple[str, bool, bytes, bytes] | None:
     """Give the entry of a module from its .pyc, which the import system has just checked or written."""
     module = sys.modules[name]
     spec = module.__spec__
@@ -138,4 +164,4 @@ def _compiled(name: str) -> tuple[str, bool, bytes] | None:
     # flags 0: checked by time stamp; others are checked by hash or not at all, and stay with the import system
     if len(data) <= _HEADER or data[4:8] != b"\0\0\0\0":
         return None
-    return spec.origin, spec.submodule_search_locations is not None, data
+    return spec.origin, spec.submodule_search_locations is not None, data[:_HEADER], data[_HEADER:]
