@@ -14,10 +14,11 @@ from stockade.errors import StockadeError
 from stockade.sandbox import cgroup_view, inputs, launch
 from stockade.sandbox.linux.record import Record
 from stockade.sandbox.oci import lean_json, read
-from stockade.sandbox.plan import Options, plan
+from stockade.sandbox.plan import Options, last, plan
 from stockade.sandbox.plan_identity import process_of
 from stockade.sandbox.runtime import caller, console, fit, logs, rootless, state
-from stockade.sandbox.steps_process import WaitStart
+from stockade.sandbox.steps_base import NONE
+from stockade.sandbox.steps_process import Ready, WaitStart
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from stockade.sandbox.runtime.arguments import Invocation
     from stockade.sandbox.runtime.caller import Caller
     from stockade.sandbox.runtime.state import Container
+    from stockade.sandbox.steps import Step
 
 MAX_CONFIG = 1 << 24
 
@@ -108,8 +110,13 @@ def create(invocation: Invocation, *, detached: bool = True) -> Made:
     for warning in warnings:
         logs.warn(warning)
     identity = invocation.arguments[0]
-    container = state.make(invocation.root, identity, _intent(identity, read_from), read_from.data)
-    maker = Maker(invocation, read_from.replace(spec=fitted), container, who)
+    launcher = launch.Launcher()  # now, so that it stands ready when it is needed
+    try:
+        container = state.make(invocation.root, identity, _intent(identity, read_from), read_from.data)
+    except BaseException:
+        launcher.close()
+        raise
+    maker = Maker(invocation, read_from.replace(spec=fitted), container, who, launcher)
     try:
         return maker.make(detached=detached)
     except BaseException:
@@ -134,14 +141,31 @@ def _intent(identity: str, read_from: Bundle) -> dict[str, object]:
     }
 
 
+#: stands for a filter that is not read yet; no program has one byte
+COMING = b"?"
+
+
+def _standing(the_plan: Plan) -> Plan:
+    """Give the plan up to where the process stands ready; its last steps come with the word to go on."""
+    ready = next(number for number, step in enumerate(the_plan.child) if isinstance(step, Ready))
+    return the_plan.replace(child=the_plan.child[: ready + 1])
+
+
 class Maker:
     """The work of one `create`, and how it is undone."""
 
-    def __init__(self, invocation: Invocation, read_from: Bundle, container: Container, who: Caller) -> None:
+    def __init__(
+        self,
+        invocation: Invocation,
+        read_from: Bundle,
+        container: Container,
+        who: Caller,
+        launcher: launch.Launcher,
+    ) -> None:
         self.invocation, self.bundle, self.container, self.who = invocation, read_from, container, who
+        self.launcher = launcher
         self.spec = read_from.spec
         self.cgroup: EngineCgroup | None = None
-        self.launcher: launch.Launcher | None = None
         self.hooked = False
         # memfds with the state for hooks in the container, filled once its pid is known
         self.creating: list[int] = []
@@ -151,7 +175,7 @@ class Maker:
         """Make control groups, launch, hand the terminal over, and write down what there is."""
         self.cgroup = self._cgroup()
         options = self._options()
-        the_plan = plan(self.spec, options)
+        the_plan = _standing(plan(self.spec, options))
         own_streams(self.spec, self.who)
         given, opened = inputs.inputs(the_plan, (0, 1, 2), self.cgroup)
         pairs = zip(the_plan.inputs, given, strict=True)
@@ -161,33 +185,43 @@ class Maker:
             opened += self.starting
         listener = self._listen()
         try:
-            launcher = self.launcher = launch.Launcher()
             late = [listener.fileno(), *range(3, 3 + options.preserve), *self.starting]
-            child = self._launch(launcher, the_plan, given, late)
+            child, steps = self._launch(the_plan, options, given, late)
         finally:
             inputs.close(opened)
             listener.close()
         if self.cgroup.unit is not None:
             self.cgroup.unit.started()
-        self._record(child, the_plan)
+        self._record(child, steps)
         if detached and child.terminal >= 0:
             console.send(self.invocation.options["console-socket"], child.terminal)
         if path := self.invocation.options["pid-file"]:
             state.put(os.path.abspath(path), str(child.pid).encode(), 0o644)
-        return Made(self.container, child, launcher, self.cgroup)
+        return Made(self.container, child, self.launcher, self.cgroup)
 
-    def _launch(self, launcher: launch.Launcher, the_plan: Plan, given: list[int], late: list[int]) -> launch.Child:
-        pending = launch.begin(launcher, launch.encode(the_plan), given)
+    def _launch(
+        self, the_plan: Plan, options: Options, given: list[int], late: list[int]
+    ) -> tuple[launch.Child, tuple[Step, ...]]:
+        """Give the process and all of its steps. The filter is read while the process sets up."""
+        pending = launch.begin(self.launcher, launch.encode(the_plan), given)
         pending.held = self._hooks
-        child = pending.go(descriptors=late, waits=True)
+        try:
+            program, flags = self._filter()
+            options = options.replace(filter_program=program, filter_flags=flags)
+            final = last(self.spec, options, NONE, NONE, NONE)
+            tail = b"".join([step.encode() for step in final])
+        except BaseException:
+            pending.abandon()
+            raise
+        child = pending.go(final, tail, late, waits=True)
         pending.release()
-        return child
+        return child, the_plan.steps + final
 
-    def _record(self, child: launch.Child, the_plan: Plan) -> None:
+    def _record(self, child: launch.Child, steps: tuple[Step, ...]) -> None:
         found = state.stat_of(child.pid)
         if found is None:
             raise StockadeError("the container's process was killed before it could wait for start")
-        hooks, steps = self.spec.hooks, the_plan.steps
+        hooks = self.spec.hooks
         first = next(number for number, step in enumerate(steps) if isinstance(step, WaitStart))
         self.container.write(
             pid=child.pid,
@@ -211,13 +245,11 @@ class Maker:
         )
 
     def _options(self) -> Options:
-        program, flags = self._filter()
         asked = self.invocation.options
         return Options(
             **inputs.placement(self.cgroup),
             **cgroup_view.view(self.spec, self.cgroup),
-            filter_program=program,
-            filter_flags=flags,
+            filter_program=b"" if self.bundle.seccomp is None else COMING,
             privileged=self.who.privileged,
             external_maps=rootless.external(self.spec, self.who),
             undumpable=self.who.holds("CAP_SYS_PTRACE"),
@@ -232,8 +264,6 @@ class Maker:
         )
 
     def _filter(self) -> tuple[bytes, int]:
-        if self.bundle.seccomp is None:
-            return b"", 0
         from stockade.sandbox.runtime import seccomp
 
         return seccomp.filter_of(self.bundle.seccomp, self.who.arch)
@@ -266,8 +296,7 @@ class Maker:
 
     def undo(self) -> None:
         """Remove what was made; the process has been killed by whoever noticed the failure."""
-        if self.launcher is not None:
-            self.launcher.close()
+        self.launcher.close()
         if self.cgroup is not None:
             self.cgroup.destroy()
         self.container.remove()
