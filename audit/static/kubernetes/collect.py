@@ -84,7 +84,7 @@ def _of_pod(pod: Pod, prefix: str, index: Index) -> Iterator[Target | Broken]:
             *container_facts.switches(container),
             *container_facts.files(container, known),
             *container_facts.resources(container),
-            *container_facts.offered(container),
+            *container_facts.offered(container, index),
         )
         yield _target(container, identity, found)
     spare = volumes.unmounted(every, known)
@@ -98,7 +98,7 @@ def _of_the_pod_itself(pod: Pod, prefix: str, spare: Sequence[Volume]) -> Target
     That is everything where the containers stand elsewhere, as with a patch of Kustomize's, and else the volumes that
     no container mounts yet: one that `kubectl debug` adds can.
     """
-    found: list[Fact] = [_workload(pod, pod.spec.where, "container"), *volumes.without_mount(spare)]
+    found: list[Fact] = [*volumes.without_mount(spare)]
     if not any(pod.spec.get(key) for key in LISTS):
         found += (*pod_facts.namespaces(pod, ()), *pod_facts.kernel_settings(pod))
     kinds = {type(fact) for fact in found}

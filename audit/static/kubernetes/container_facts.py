@@ -19,6 +19,7 @@ from stockade.audit.facts import (
 from stockade.audit.static import building
 from stockade.audit.static.kubernetes import confinement, settings, volumes
 from stockade.audit.static.kubernetes.contexts import Container
+from stockade.audit.static.kubernetes.index import Index
 
 _RESOURCES: tuple[Literal["memory", "cpu"], ...] = ("memory", "cpu")
 
@@ -116,6 +117,7 @@ def _seccomp(container: Container) -> Iterator[Fact | Gap]:
         yield Gap(SeccompState, "it depends on the kubelet's seccompDefault", asked.where)
     elif asked.profile == "unknown":
         container.reader.refuse(asked.where, "seccompProfile", "RuntimeDefault, Localhost or Unconfined", asked.name)
+        yield building.seccomp(asked.where, None)
         yield Gap(SeccompState, f"{asked.name!r} is no profile", asked.where)
     else:
         names = {"default": "RuntimeDefault", "unconfined": "unconfined"}
@@ -191,7 +193,7 @@ def resources(container: Container) -> Iterator[Fact | Gap]:
     yield Gap(CgroupLimit, "the number of processes depends on the kubelet's podPidsLimit", container.node.where)
 
 
-def offered(container: Container) -> Iterator[Fact]:
+def offered(container: Container, index: Index) -> Iterator[Fact]:
     """Give the image, the ports, the variables and the probes."""
     reference = container.reader.text(container.node, "image")
     if reference:
@@ -200,7 +202,7 @@ def offered(container: Container) -> Iterator[Fact]:
         yield building.port(
             port.where, port.container_port, host_port=port.host_port, host_ip=port.host_ip, protocol=port.protocol
         )
-    for named in settings.variables(container):
+    for named in settings.variables(container, index):
         yield building.variable(named.where, named.name, named.value, named.source)
     for where, name, host in settings.probes(container):
         yield Probe(where=where, name=name, host=host)

@@ -1,6 +1,8 @@
-"""What the objects of one file say of each other: service accounts, claims and the volumes behind them."""
+"""What the objects of one file say of each other: service accounts, secrets, claims and the volumes behind them."""
 
-from collections.abc import Iterable
+import base64
+import binascii
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,14 @@ class HostVolume:
     block: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A value that a Secret or a ConfigMap of the file keeps, as the container gets to see it."""
+
+    value: str
+    where: Where
+
+
 @dataclass(slots=True)
 class Index:
     """Objects by namespace and name. A missing namespace is taken as "default", on both sides alike."""
@@ -29,6 +39,12 @@ class Index:
     accounts: dict[_Name, Object] = field(default_factory=dict)
     claims: dict[_Name, Object] = field(default_factory=dict)
     volumes: dict[str, Object] = field(default_factory=dict)
+    keepers: dict[tuple[str, str, str], Object] = field(default_factory=dict)
+
+    def kept(self, kind: str, namespace: str | None, name: str) -> Mapping[str, Kept]:
+        """Give the values of a Secret or ConfigMap; none where it isn't in this file."""
+        found = self.keepers.get((kind, namespace or "default", name))
+        return kept(found) if found is not None else {}
 
     def account(self, namespace: str | None, name: str) -> Object | None:
         """Give a ServiceAccount."""
@@ -64,7 +80,31 @@ def build(items: Iterable[Object]) -> Index:
             index.claims[key] = item
         elif item.kind == "PersistentVolume":
             index.volumes[item.name] = item
+        elif item.kind in {"Secret", "ConfigMap"}:
+            index.keepers[item.kind, *key] = item
     return index
+
+
+def kept(item: Object) -> Mapping[str, Kept]:
+    """Give the values of a Secret (`data` in base64, `stringData`) or of a ConfigMap; what isn't text is left out."""
+    found: dict[str, Kept] = {}
+    for group in ("data", "stringData"):
+        values = item.node.map(group)
+        for key in values or ():
+            value = values.text(key) if values is not None else None
+            if values is None or value is None:
+                continue
+            plain = _decoded(value) if item.kind == "Secret" and group == "data" else value
+            if plain is not None:
+                found[key] = Kept(plain, values.at(key))
+    return found
+
+
+def _decoded(value: str) -> str | None:
+    try:
+        return base64.b64decode(value, validate=True).decode()
+    except (binascii.Error, ValueError):
+        return None
 
 
 def host_volume(item: Object) -> HostVolume | None:

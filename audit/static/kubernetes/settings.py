@@ -2,26 +2,35 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from itertools import islice
+from typing import Literal
 
-from stockade.audit.documents.tree import text
+from stockade.audit.documents.tree import Map, text
 from stockade.audit.facts import Where
 from stockade.audit.static.kubernetes.contexts import Container
+from stockade.audit.static.kubernetes.index import Index
 from stockade.audit.static.kubernetes.quantity import quantity
-
-if TYPE_CHECKING:
-    from stockade.audit.documents.tree import Map
 
 _PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
 _HOOKS = ("postStart", "preStop")
 _ACTIONS = ("httpGet", "tcpSocket")
 _SOURCES = {
+    "secretRef": "secret",
+    "configMapRef": "configMap",
     "secretKeyRef": "secret",
     "configMapKeyRef": "configMap",
     "fieldRef": "field",
     "resourceFieldRef": "field",
     "fileKeyRef": "file",
 }
+_KEEPERS = {
+    "secretRef": "Secret",
+    "secretKeyRef": "Secret",
+    "configMapRef": "ConfigMap",
+    "configMapKeyRef": "ConfigMap",
+}
+#: variables that a container gets from one Secret or ConfigMap and that are looked at
+_MOST_KEPT = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +55,7 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A variable of the environment with its value in the file; None where it is read from a `source` elsewhere."""
+    """A variable of the environment with its value, where that stands in the file, and the `source` that it is from."""
 
     where: Where
     name: str
@@ -91,21 +100,49 @@ def ports(container: Container) -> Iterator[Published]:
         )
 
 
-def variables(container: Container) -> Iterator[Named]:
-    """Give the variables of a container. A value that isn't text counts as the text that it is written as."""
+def variables(container: Container, index: Index) -> Iterator[Named]:
+    """Give the variables of a container. A value that isn't text counts as the text that it is written as.
+
+    What is read from a Secret or ConfigMap that stands in the same file is known as well.
+    """
     reader = container.reader
     for node in reader.mappings(container.node, "env"):
         name = reader.text(node, "name")
         if name is None:
             continue
+        elsewhere = reader.mapping(node, "valueFrom")
+        if elsewhere is not None and node.get("value") is None:
+            yield _from(container, node, name, elsewhere, index)
+            continue
         value = text(node.get("value"))
         if value is None and node.get("value") is not None:
             reader.refuse(node.at("value"), "value", "text", node["value"])
-        elsewhere = reader.mapping(node, "valueFrom")
-        source = next((_SOURCES[key] for key in elsewhere or () if key in _SOURCES), "")
-        if value is None and elsewhere is None:
-            value = ""
-        yield Named(node.at("valueFrom" if value is None else "value"), name, value, source)
+        yield Named(node.at("value"), name, value or "")
+    yield from _all_from(container, index)
+
+
+def _from(container: Container, node: Map, name: str, elsewhere: Map, index: Index) -> Named:
+    key = next((key for key in elsewhere if key in _SOURCES), "")
+    source, where = _SOURCES.get(key, ""), node.at("valueFrom")
+    reference = container.reader.mapping(elsewhere, key) if key in _KEEPERS else None
+    if reference is not None:
+        holder, item = container.reader.text(reference, "name"), container.reader.text(reference, "key")
+        kept = index.kept(_KEEPERS[key], container.pod.object.namespace, holder or "").get(item or "")
+        if kept is not None:
+            return Named(kept.where, name, kept.value, source)
+    return Named(where, name, None, source)
+
+
+def _all_from(container: Container, index: Index) -> Iterator[Named]:
+    reader = container.reader
+    for node in reader.mappings(container.node, "envFrom"):
+        prefix = reader.text(node, "prefix") or ""
+        for key in ("secretRef", "configMapRef"):
+            reference = reader.mapping(node, key)
+            holder = reader.text(reference, "name") if reference is not None else None
+            kept = index.kept(_KEEPERS[key], container.pod.object.namespace, holder) if holder else {}
+            for name, value in islice(kept.items(), _MOST_KEPT):
+                yield Named(value.where, prefix + name, value.value, _SOURCES[key])
 
 
 def probes(container: Container) -> Iterator[tuple[Where, str, str | None]]:

@@ -8,7 +8,7 @@ import pytest
 
 from stockade.audit.facts import CgroupLimit, Image, Port, Probe, Unset, Variable
 from stockade.audit.static.kubernetes.quantity import quantity
-from tests.audit.static.kubernetes_help import app, only, pod, wrong
+from tests.audit.static.kubernetes_help import app, only, pod, read, wrong
 
 if TYPE_CHECKING:
     from stockade.audit.facts import Target
@@ -117,3 +117,37 @@ def test_the_image_is_taken_apart() -> None:
     image = only(app(), Image)
 
     assert (image.reference, image.tag, str(image.where)) == ("web:1", "1", "pod.yaml:8:5")
+
+
+KEEPERS = """
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: api}
+data: {password: Y29ycmVjdC1ob3JzZQ==, blob: /w==, user: d2Vi}
+stringData: {token: battery-staple}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: usual}
+data: {LEVEL: debug}
+"""
+
+
+def test_a_secret_of_the_same_file_is_no_secret() -> None:
+    one = "env: [{name: DB_PASSWORD, valueFrom: {secretKeyRef: {name: api, key: password}}}]"
+    every = (
+        "envFrom: [{prefix: API_, secretRef: {name: api}}, {configMapRef: {name: usual}}, {secretRef: {name: other}}]"
+    )
+    target = read(pod(container=f"{one}\n{every}") + KEEPERS)["Pod/web:app"]
+
+    assert [(each.name, each.literal, bool(each.secret), each.source) for each in target.all(Variable)] == [
+        ("DB_PASSWORD", True, True, "secret"),
+        ("API_password", True, True, "secret"),
+        ("API_user", True, False, "secret"),
+        ("API_token", True, True, "secret"),
+        ("LEVEL", True, False, "configMap"),
+    ]
+    assert {each.where.line for each in target.all(Variable)} == {15, 16, 21}
+    assert "correct-horse" not in repr(target)
+    assert "battery-staple" not in repr(target)
