@@ -61,8 +61,8 @@ def recognise(source: Source) -> str | None:
     if not source.whole or archive(source.data[:512]):
         return "image"
     data = source.data
-    if b"\0" in data[:64] and data[:2] not in {b"\xff\xfe", b"\xfe\xff"}:
-        return None
+    if b"\0" in data[:64] and "." not in name:
+        return None  # a program
     start = data[:4096].lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
     if start in {b"{", b"["}:
         found = _json(data, name)

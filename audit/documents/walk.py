@@ -1,5 +1,6 @@
 """Finds the files that an audit is asked for: files, directories (with .gitignore respected), standard input."""
 
+import codecs
 import errno
 import os
 import stat
@@ -176,7 +177,17 @@ def _content(path: str, descriptor: int, size: int) -> Source:
         return Source(path, head, path, whole=False)
     if size > LARGEST:
         raise Broken(Where(path), f"{size >> 20} MiB are more than the {LARGEST >> 20} MiB that a file may have")
-    return Source(path, _rest(path, descriptor, head))
+    return Source(path, _plain(_rest(path, descriptor, head)))
+
+
+def _plain(data: bytes) -> bytes:
+    """Give UTF-16, which YAML allows and Windows writes, as UTF-8."""
+    if data[:2] not in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}:
+        return data
+    try:
+        return data.decode("utf-16").encode()
+    except UnicodeError:
+        return data  # refused by whoever reads it, with the place
 
 
 def _rest(path: str, descriptor: int, head: bytes) -> bytes:
@@ -220,7 +231,7 @@ def _standard_input() -> Source:
         raise Broken(Where(STDIN), "standard input is closed")
     head = _some(0, HEAD)
     if not _archive(head):
-        return Source(STDIN, _rest(STDIN, 0, head))
+        return Source(STDIN, _plain(_rest(STDIN, 0, head)))
     copy = tempfile.TemporaryFile()  # noqa: SIM115 - kept for the collector, gone with the process
     copy.write(head)
     while part := os.read(0, 1 << 20):

@@ -161,8 +161,9 @@ class _Parser:
             raise Broken(where, f"no instruction of a Dockerfile: {word[:40]!r}")
         start = _blank(line.text, end)
         if name == "ONBUILD":
-            if not line.text[start:]:
-                raise Broken(where, "ONBUILD holds nothing")
+            inner = _NAME.match(line.text, start)
+            if not inner or inner.group().upper() in {"ONBUILD", "FROM", "MAINTAINER"}:
+                raise Broken(where, f"ONBUILD can't hold {line.text[start : start + 40]!r}")
             return Instruction(name, where, line, start, inner=self._instruction(line, start))
         flags, start = _flags(line, start, self.escape)
         array = _array(line.text[start:]) if name in _JSON_FORM else None
