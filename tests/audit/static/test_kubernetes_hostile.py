@@ -21,8 +21,8 @@ KEYS = (
     "subPath", "env", "envFrom", "valueFrom", "secretKeyRef", "secretRef", "value", "ports", "hostPort", "resources",
     "limits", "memory", "seccompProfile", "appArmorProfile", "type", "seLinuxOptions", "windowsOptions", "sysctls",
     "livenessProbe", "httpGet", "host", "lifecycle", "preStop", "image", "command", "rules", "verbs", "subjects",
-    "roleRef", "items", "data", "hostUsers", "hostPID", "privileged", "runAsUser", "supplementalGroups", "volumeClaimTemplates",
-    "persistentVolumeClaim", "claimName", "claimRef", "volumeName", "automountServiceAccountToken", "procMount",
+    "roleRef", "items", "data", "hostUsers", "hostPID", "privileged", "runAsUser", "supplementalGroups",
+    "persistentVolumeClaim", "volumeClaimTemplates", "claimName", "claimRef", "volumeName", "automountServiceAccountToken", "procMount",
 )  # fmt: skip
 KINDS = (
     "Pod", "Deployment", "CronJob", "List", "Windmill", "Role", "ClusterRoleBinding", "Namespace", "PersistentVolume",
