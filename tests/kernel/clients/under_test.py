@@ -8,8 +8,11 @@ from pathlib import Path
 
 from tests.kernel.clients.world import TREE
 
+INSTALLED = TREE / ".venv/bin/stockade-runtime"
+if not INSTALLED.exists():  # in a guest, which has no environment of its own
+    INSTALLED = Path("/usr/local/bin/stockade-runtime")
 # What comes instead of the installed command, for a comparison: STOCKADE_CLIENTS_RUNTIME=/usr/sbin/runc
-RUNTIME = Path(os.environ.get("STOCKADE_CLIENTS_RUNTIME", TREE / ".venv/bin/stockade-runtime"))
+RUNTIME = Path(os.environ.get("STOCKADE_CLIENTS_RUNTIME", INSTALLED))
 NAME = RUNTIME.name
 
 
