@@ -16,13 +16,14 @@ from stockade.audit.static.kubernetes import targets
 
 KEYS = (
     "kind", "apiVersion", "metadata", "name", "namespace", "annotations", "labels", "spec", "template", "jobTemplate",
-    "containers", "initContainers", "ephemeralContainers", "securityContext", "capabilities", "add", "drop", "volumes",
-    "hostPath", "path", "projected", "sources", "serviceAccountToken", "volumeMounts", "volumeDevices", "mountPath",
-    "subPath", "env", "envFrom", "valueFrom", "secretKeyRef", "secretRef", "value", "ports", "hostPort", "resources",
-    "limits", "memory", "seccompProfile", "appArmorProfile", "type", "seLinuxOptions", "windowsOptions", "sysctls",
-    "livenessProbe", "httpGet", "host", "lifecycle", "preStop", "image", "command", "rules", "verbs", "subjects",
-    "roleRef", "items", "data", "hostUsers", "hostPID", "privileged", "runAsUser", "supplementalGroups",
-    "persistentVolumeClaim", "volumeClaimTemplates", "claimName", "claimRef", "volumeName", "automountServiceAccountToken", "procMount",
+    "containers", "initContainers", "ephemeralContainers", "securityContext", "capabilities", "add", "drop",
+    "volumes", "hostPath", "path", "projected", "sources", "serviceAccountToken", "volumeMounts", "volumeDevices",
+    "mountPath", "subPath", "env", "envFrom", "valueFrom", "secretKeyRef", "secretRef", "value", "ports", "hostPort",
+    "resources", "limits", "memory", "seccompProfile", "appArmorProfile", "type", "seLinuxOptions", "windowsOptions",
+    "sysctls", "livenessProbe", "httpGet", "host", "lifecycle", "preStop", "image", "command", "rules", "verbs",
+    "subjects", "persistentVolumeClaim", "roleRef", "items", "data", "hostUsers", "hostPID", "privileged",
+    "runAsUser", "supplementalGroups", "volumeClaimTemplates", "claimName", "claimRef", "volumeName",
+    "automountServiceAccountToken", "procMount",
 )  # fmt: skip
 KINDS = (
     "Pod", "Deployment", "CronJob", "List", "Windmill", "Role", "ClusterRoleBinding", "Namespace", "PersistentVolume",
