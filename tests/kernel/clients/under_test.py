@@ -8,9 +8,9 @@ from pathlib import Path
 
 from tests.kernel.clients.world import TREE
 
-INSTALLED = TREE / ".venv/bin/stockade-runtime"
-if not INSTALLED.exists():  # in a guest, which has no environment of its own
-    INSTALLED = Path("/usr/local/bin/stockade-runtime")
+# In a guest the tree has no environment of its own.
+PLACES = (TREE / ".venv/bin/stockade-runtime", Path("/usr/local/bin/stockade-runtime"))
+INSTALLED = next((place for place in PLACES if place.exists()), PLACES[0])
 # What comes instead of the installed command, for a comparison: STOCKADE_CLIENTS_RUNTIME=/usr/sbin/runc
 RUNTIME = Path(os.environ.get("STOCKADE_CLIENTS_RUNTIME", INSTALLED))
 NAME = RUNTIME.name
