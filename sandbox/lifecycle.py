@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from stockade.sandbox.container import Container, Prepared
     from stockade.sandbox.request import Request
     from stockade.sandbox.store import Entry, Found
-    from stockade.sandbox.supervise import Ending
+    from stockade.sandbox.supervise import Ending, Signals
     from stockade.sandbox.terminal import Raw
 
 
@@ -34,42 +34,44 @@ def run(request: Request) -> int:
     identity = os.urandom(32).hex()
     entry = store.Entry(identity, request.name or "", intent(prepared, identity))
     cgroup = None
-    try:
-        cgroup = container.make_cgroup(prepared, identity)
-        ending, report = _run(prepared, entry, cgroup, raw)
-    except BaseException:
-        clean(entry, cgroup)
-        raise
-    clean(entry, cgroup, keep=not request.remove and _record_end(entry, ending))
+    with supervise.Signals() as signals:  # to the end: a second Ctrl-C must not leave half of the container behind
+        try:
+            cgroup = container.make_cgroup(prepared, identity)
+            ending, report = _run(prepared, entry, cgroup, raw, signals)
+        except BaseException:
+            clean(entry, cgroup)
+            raise
+        clean(entry, cgroup, keep=not request.remove and _record_end(entry, ending))
     _say(prepared, ending, report)
     return ending.code
 
 
-def _run(prepared: Prepared, entry: Entry, cgroup: Cgroup | None, raw: Raw | None) -> tuple[Ending, dict[str, object]]:
+def _run(
+    prepared: Prepared, entry: Entry, cgroup: Cgroup | None, raw: Raw | None, signals: Signals
+) -> tuple[Ending, dict[str, object]]:
     request = prepared.request
     wiring = relay.Wiring()
     launcher = launch.Launcher()
     try:
-        with supervise.Signals() as signals:
-            wiring.connect(
-                uid=prepared.user_outside,
-                stdin=request.interactive,
-                terminal=request.tty,
-                inside=prepared.pipes_inside,
-            )
-            running = container.start(prepared, wiring, cgroup, lambda: launcher, lambda: _be_supervisor(prepared))
-            try:
-                _record(entry, running)
-                streams = wiring.streams + _terminal_streams(running, request)
-                watch = supervise.Supervisor(running, streams, signals, launcher, request.timeout)
-                if raw is None:
+        wiring.connect(
+            uid=prepared.user_outside,
+            stdin=request.interactive,
+            terminal=request.tty,
+            inside=prepared.pipes_inside,
+        )
+        running = container.start(prepared, wiring, cgroup, lambda: launcher, lambda: _be_supervisor(prepared))
+        try:
+            _record(entry, running)
+            streams = wiring.streams + _terminal_streams(running, request)
+            watch = supervise.Supervisor(running, streams, signals, launcher, request.timeout)
+            if raw is None:
+                ending = watch.wait()
+            else:
+                with raw:
                     ending = watch.wait()
-                else:
-                    with raw:
-                        ending = watch.wait()
-            finally:
-                running.kill()
-            return ending, _report(prepared, running, ending, entry)
+        finally:
+            running.kill()
+        return ending, _report(prepared, running, ending, entry)
     finally:
         wiring.close()
         launcher.close()

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
+import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,11 +13,13 @@ import pytest
 from stockade.errors import StockadeError
 from stockade.sandbox import supervisor
 from stockade.sandbox.linux import calls, process
+from tests.conftest import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     Forked = Callable[[Callable[[], Any]], Any]
+    Run = Callable[..., subprocess.CompletedProcess[str]]
 
 pytestmark = pytest.mark.kernel
 
@@ -60,3 +65,16 @@ def test_a_supervisor_takes_a_name_and_is_undumpable(forked: Forked) -> None:
 def test_a_kernel_that_says_something_else_is_an_error() -> None:
     with pytest.raises(StockadeError, match="set it: the kernel says 1, not 2"):
         supervisor.confirm("set it", 1, wanted=2)
+
+
+def test_signals_while_it_cleans_up_leave_nothing(stockade: Run) -> None:
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    argv = [sys.executable, "-m", "stockade", "run", "--init", "--name", name, "--rm", "--host", "--"]
+    with subprocess.Popen([*argv, "sh", "-c", "echo ready; sleep 60"], cwd=ROOT, stdout=subprocess.PIPE) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == b"ready\n"
+        while run.poll() is None:  # from the first to the last moment, as an impatient user's Ctrl-C
+            run.send_signal(signal.SIGTERM)
+            time.sleep(0.0002)
+
+    assert name not in stockade("gc").stdout
