@@ -42,7 +42,8 @@ def call(*argv: str, **options: Any) -> subprocess.CompletedProcess[str]:
     if "input" not in options:
         defaults["stdin"] = subprocess.DEVNULL
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        done = subprocess.run(argv, check=False, **(defaults | {"stdout": out, "stderr": err} | options))
+        streams: dict[str, Any] = {"stdout": out, "stderr": err}
+        done = subprocess.run(argv, check=False, **(defaults | streams | options))
         out.seek(0)
         err.seek(0)
         return subprocess.CompletedProcess(done.args, done.returncode, out.read(), err.read())

@@ -16,7 +16,7 @@ import pytest
 from tests.guest.boxes import MIB, as_user, call, group_of, rootfs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 LIMITS = ("--memory", "64m", "--memory-swap", "64m", "--pids-limit", "33", "--cpus", "0.5")
 ENVIRONMENT = (
@@ -37,7 +37,7 @@ def command(*words: str, user: bool) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def running(mode: str, *, user: bool) -> Iterator[tuple[str, int]]:
+def running(mode: str, *, user: bool) -> Generator[tuple[str, int]]:
     """Run a container with limits; give its name and the id of its program."""
     name = f"guest-{uuid.uuid4().hex[:8]}"
     seconds = str(100000 + int(uuid.uuid4().int % 100000))
