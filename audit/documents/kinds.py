@@ -7,6 +7,7 @@ declare no container.
 import os
 import re
 
+from stockade.audit.documents.load import Broken
 from stockade.audit.documents.walk import Source
 
 _DOCKERFILE_NAME = re.compile(r"(?:^|.*\.)(?:dockerfile|containerfile)(?:\..*)?$|^(?:docker|container)file[-_.].*$")
@@ -16,9 +17,11 @@ _SYSTEMD_NAME = (".service", ".socket", ".slice", ".scope", ".timer", ".target",
 _DOCUMENT_NAME = (".yaml", ".yml", ".json", ".template", ".tpl")
 _NO_DOCKERFILE = re.compile(r"\.(?:md|txt|rst|py|go|rs|sh|js|ts|c|h|java|html?|toml|ini|cfg|dockerignore|orig|rej)$")
 
-_KUBERNETES = (
-    re.compile(rb"""^[ \t]*(?:- |\{ *)*["']?apiVersion["']?\s*:\s""", re.MULTILINE),
-    re.compile(rb"""^[ \t]*(?:- |\{ *)*["']?kind["']?\s*:\s""", re.MULTILINE),
+_KUBERNETES = tuple(
+    [
+        re.compile(rb"""(?:^[ \t]*(?:- |\{ *)*|[{,]\s*)["']?%b["']?\s*:\s""" % key, re.MULTILINE)
+        for key in (b"apiVersion", b"kind")
+    ]
 )
 _COMPOSE = re.compile(rb"""^["']?services["']?\s*:(?:\s|$)""", re.MULTILINE)
 _COMPOSE_FLOW = re.compile(
@@ -29,7 +32,9 @@ _COMPOSE_SERVICE = re.compile(
 )
 _OTHER_SERVICES = re.compile(rb"^(?:jobs|stages|on|openapi|swagger|pipelines|provider)\s*:", re.MULTILINE)
 _INSTRUCTION = re.compile(rb"[ \t]*(?:FROM[ \t]+\S|ARG[ \t]+\w|ONBUILD[ \t]+\w)", re.IGNORECASE)
-_FROM = re.compile(rb"^[ \t]*FROM[ \t]+\S", re.IGNORECASE | re.MULTILINE)
+_FROM = re.compile(
+    rb"^[ \t]*FROM[ \t]+(?:--\S+[ \t]+)*\S+(?:[ \t]+AS[ \t]+\S+)?[ \t]*\r?$", re.IGNORECASE | re.MULTILINE
+)
 _SECTION = re.compile(rb"^\[([A-Za-z-]+)\][ \t]*\r?$", re.MULTILINE)
 _QUADLET_SECTIONS = frozenset({b"Container", b"Pod", b"Kube", b"Build", b"Image"})
 _PODMAN = (b'"OCIRuntime"', b'"ConmonPidFile"', b'"BoundingCaps"', b'"EffectiveCaps"', b'"IsInfra"')
@@ -44,7 +49,7 @@ def may_matter(name: str) -> bool:
     low = name.lower()
     return (
         low.endswith((*_DOCUMENT_NAME, *_QUADLET_NAME, ".service"))
-        or "." not in low.lstrip(".")
+        or "." not in low
         or (bool(_DOCKERFILE_NAME.match(low)) and not _NO_DOCKERFILE.search(low))
         or bool(_TAR_NAME.search(low))
     )
@@ -102,7 +107,7 @@ def _dockerfile(data: bytes, name: str) -> str | None:
     named = bool(_DOCKERFILE_NAME.match(name)) and not _NO_DOCKERFILE.search(name)
     if named:
         return None if name.endswith((".yaml", ".yml", ".json")) else "dockerfile"
-    if name.endswith((*_DOCUMENT_NAME, *_SYSTEMD_NAME)):
+    if name.endswith((*_DOCUMENT_NAME, *_SYSTEMD_NAME)) or _NO_DOCKERFILE.search(name) or data.startswith(b"#!"):
         return None
     for line in data[:4096].splitlines():
         bare = line.strip()
@@ -123,4 +128,11 @@ def _yaml(data: bytes, name: str) -> str | None:
 
 
 class NotOne(Exception):
-    """A collector found that a file isn't of the kind that it was taken for; it is passed over."""
+    """A collector found that a file isn't of the kind that it was taken for; it is passed over.
+
+    `broken` is what is said where the file was asked for by name.
+    """
+
+    def __init__(self, broken: Broken | None = None) -> None:
+        super().__init__(str(broken or ""))
+        self.broken = broken

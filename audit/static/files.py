@@ -99,8 +99,8 @@ def audit_file(entry: Entry) -> Outcome:
     try:
         for each in _targets(source, kind):
             _keep(each, judged, problems)
-    except kinds.NotOne:
-        return _unrecognised(entry)
+    except kinds.NotOne as other:
+        return _unrecognised(entry, other.broken)
     except Broken as broken:
         return Outcome(source.path, kind, tuple(judged), (problem(broken),))
     except StockadeError as error:
@@ -148,10 +148,12 @@ def _judge(target: Target) -> Judged:
     return replace(judged, not_applicable=tuple([replace(each, target="*") for each in news]))
 
 
-def _unrecognised(entry: Entry) -> Outcome:
+def _unrecognised(entry: Entry, broken: Broken | None = None) -> Outcome:
     """Pass over what declares no container; where it was asked for by name, that is a problem."""
     if not entry.named:
         return Outcome(entry.path)
+    if broken is not None:
+        return Outcome(entry.path, problems=(problem(broken),))
     name = walk.STDIN if entry.path == "-" else entry.path
     return Outcome(
         name,

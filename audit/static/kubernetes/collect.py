@@ -1,9 +1,11 @@
 """From a file to its targets: one for each container, and one for each object that grants rights or host files."""
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from stockade.audit import facts
+from stockade.audit.documents.kinds import NotOne
 from stockade.audit.documents.load import Broken, documents
 from stockade.audit.documents.walk import Source
 from stockade.audit.facts import Fact, Gap, Target, Where
@@ -39,14 +41,21 @@ def targets(source: Source) -> Iterator[Target | Broken]:
             raise
         line = source.data.count(b"\n", 0, template.start()) + 1
         hint = "audit what `helm template` (or the tool that fills it in) makes of it"
-        raise Broken(
-            Where(source.path, line), "a template, which isn't YAML before it is filled in", hint=hint
-        ) from None
+        told = Broken(Where(source.path, line), "a template, which isn't YAML before it is filled in", hint=hint)
+        if _of_a_chart(source.path):
+            raise NotOne(told) from None  # the chart is audited as a whole
+        raise told from None
     index = build(found)
     taken: dict[str, int] = {}
     for item in found:
         yield from _of_object(item, source.path, index, taken)
     yield from _wrong(found)
+
+
+def _of_a_chart(path: str) -> bool:
+    """Say whether a file lies among the templates of a Helm chart."""
+    before, found, _ = os.path.abspath(path).rpartition("/templates/")
+    return bool(found) and os.path.exists(os.path.join(before, "Chart.yaml"))
 
 
 def _of_object(item: Object, path: str, index: Index, taken: dict[str, int]) -> Iterator[Target | Broken]:
