@@ -46,7 +46,8 @@ PASSED, FAILED, USAGE, NOTHING, BROKEN = range(5)
 
 _DECLARED = "the file declares it; nothing was started and nothing was measured"
 # A file says nothing of most that a kernel is asked for. Where it matters the collector told of a gap.
-_NOT_IN_A_FILE = DoesNotApply("")
+_NOT_HERE = DoesNotApply("")
+_DECLARED_KINDS = facts.Unset.__module__
 
 
 class _Facts:
@@ -65,8 +66,8 @@ class _Facts:
             if need.optional or self.target.knows(need.kind):
                 continue
             gap = self.target.gap(need.kind)
-            if gap is None and self.target.declared and not self.target.all(need.kind):
-                return _NOT_IN_A_FILE
+            if gap is None and not self.target.all(need.kind) and self._elsewhere(need.kind):
+                return _NOT_HERE
             if gap is None and need.kind in _OPTIONAL:
                 return DoesNotApply(_OPTIONAL[need.kind])
             if gap and not gap.applicable:
@@ -76,6 +77,10 @@ class _Facts:
                 where = gap.where if gap else None
                 return CannotTell(f"{need.kind.__name__} is not known: {reason}", where, gap=True)
         return None
+
+    def _elsewhere(self, kind: type[Fact]) -> bool:
+        """Say whether this sort of target can't tell of a kind: a file of what a kernel knows, or the reverse."""
+        return self.target.declared or kind.__module__ == _DECLARED_KINDS
 
     def arguments(self, needs: Sequence[Need]) -> Iterator[dict[str, Any]]:
         """Give the arguments for each run of a rule: one run, or one for each fact of the kind it stands for.

@@ -72,6 +72,16 @@ def seen(fact: Fact, text: str) -> str:
     return text if text.startswith(fact.where.path) else f"{fact.where}: {text}"
 
 
+def is_declared(fact: Fact) -> bool:
+    """Say whether a file tells of a fact; what was measured stands under /proc or /sys."""
+    return not fact.where.path.startswith(("/proc/", "/sys/"))
+
+
+def said(fact: Fact, measured: str, declared: str) -> str:
+    """Give a line of evidence in the kernel's words, or in those of a file where one declares it."""
+    return seen(fact, declared if is_declared(fact) else measured)
+
+
 #: of many things of one kind, so many are named in a finding
 SHOWN = 12
 

@@ -10,11 +10,18 @@ from stockade.audit.rules import (
     devices,
     drift,
     identity,
+    images,
+    kubernetes,
+    left_out,
     mounts,
     namespaces,
+    network,
     procfs,
+    rbac,
     resources,
     seccomp,
+    secrets,
+    volumes,
 )
 
 
@@ -30,5 +37,6 @@ def _rules_of(*modules: ModuleType) -> dict[str, Rule]:
 
 
 RULES: dict[str, Rule] = _rules_of(
-    identity, capabilities, capability_sets, namespaces, mounts, procfs, devices, seccomp, resources, descriptors, drift
-)
+    identity, capabilities, capability_sets, namespaces, mounts, procfs, devices, seccomp, resources, descriptors,
+    drift, left_out, volumes, network, secrets, images, kubernetes, rbac,
+)  # fmt: skip

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from stockade.audit import gates
 from stockade.audit.facts import (
+    CapabilityChange,
     CapabilitySets,
     DeviceNode,
     DevicePolicy,
@@ -14,7 +15,7 @@ from stockade.audit.facts import (
     UserNamespace,
 )
 from stockade.audit.report import Severity
-from stockade.audit.rule import Found, Outcome, rule, seen
+from stockade.audit.rule import Found, Outcome, rule, said, seen
 from stockade.audit.rules.known import host_files
 from stockade.sandbox.linux import capabilities as caps
 
@@ -32,14 +33,20 @@ def _has(sets: CapabilitySets, userns: UserNamespace | None, name: str) -> bool:
 
 def line_of(sets: CapabilitySets, mask: int) -> str:
     """Give the line of evidence for capabilities that a process holds."""
-    return seen(sets, "CapEff or CapPrm holds " + ", ".join(caps.names(mask)))
+    names = ", ".join(caps.names(mask))
+    return said(sets, f"CapEff or CapPrm holds {names}", f"the container gets {names}")
+
+
+def only_usual(change: CapabilityChange | None, *names: str) -> bool:
+    """Say whether a file leaves some capabilities of the engine's usual set as they are: that has a rule of its own."""
+    return change is not None and not {"ALL", *names} & set(change.added)
 
 
 def _one(sets: CapabilitySets, name: str, title: str, severity: Severity | None, *more: str) -> Found:
     return Found(title, sets.where, (line_of(sets, caps.mask([name])), *more), severity)
 
 
-@rule(Severity.CRITICAL, _MAN, _BREAKOUTS, conditions=("CAP-SYS_ADMIN",))
+@rule(Severity.CRITICAL, _MAN, _BREAKOUTS, conditions=("CAP-SYS_ADMIN",), covers=("added_capabilities",))
 def mount_capability(sets: CapabilitySets, userns: UserNamespace | None) -> Iterator[Outcome]:
     """CAP_SYS_ADMIN counts against the host.
 
@@ -68,7 +75,7 @@ def mount_capability(sets: CapabilitySets, userns: UserNamespace | None) -> Iter
         yield _one(sets, "SYS_ADMIN", "CAP_SYS_ADMIN counts against the host", None)
 
 
-@rule(Severity.CRITICAL, _MAN, _BREAKOUTS, conditions=("CAP-SYS_MODULE",))
+@rule(Severity.CRITICAL, _MAN, _BREAKOUTS, conditions=("CAP-SYS_MODULE",), covers=("added_capabilities",))
 def module_capability(sets: CapabilitySets, userns: UserNamespace | None, host: Host | None) -> Iterator[Outcome]:
     """The container can load kernel modules.
 
@@ -110,7 +117,13 @@ def closed_to_modules(host: Host) -> str:
     return ""
 
 
-@rule(Severity.HIGH, _MAN, "https://attack.mitre.org/techniques/T1055/", conditions=("CAP-SYS_PTRACE", "PRV-PTRACE"))
+@rule(
+    Severity.HIGH,
+    _MAN,
+    "https://attack.mitre.org/techniques/T1055/",
+    conditions=("CAP-SYS_PTRACE", "PRV-PTRACE"),
+    covers=("added_capabilities",),
+)
 def trace_capability(
     sets: CapabilitySets, userns: UserNamespace | None, namespaces: tuple[Namespace, ...] | None
 ) -> Iterator[Outcome]:
@@ -149,6 +162,7 @@ def trace_capability(
     "https://man7.org/linux/man-pages/man2/open_by_handle_at.2.html",
     "http://stealth.openwall.net/xSports/shocker.c",
     conditions=("CAP-DAC_READ_SEARCH",),
+    covers=("added_capabilities",),
 )
 def file_handle_capability(
     sets: CapabilitySets,
@@ -194,7 +208,7 @@ def file_handle_capability(
     yield _one(sets, "DAC_READ_SEARCH", "CAP_DAC_READ_SEARCH counts against the host", severity, *more)
 
 
-@rule(Severity.CRITICAL, _MAN, conditions=("CAP-SYS_RAWIO",))
+@rule(Severity.CRITICAL, _MAN, conditions=("CAP-SYS_RAWIO",), covers=("added_capabilities",))
 def raw_io_capability(
     sets: CapabilitySets, userns: UserNamespace | None, devices: tuple[DeviceNode, ...] | None
 ) -> Iterator[Outcome]:
@@ -227,9 +241,17 @@ def raw_io_capability(
         yield _one(sets, "SYS_RAWIO", "CAP_SYS_RAWIO counts against the host", severity, *more)
 
 
-@rule(Severity.MEDIUM, _MAN, conditions=("CAP-MKNOD",), covers=("open_device_policy",))
+@rule(
+    Severity.MEDIUM,
+    _MAN,
+    conditions=("CAP-MKNOD",),
+    covers=(
+        "added_capabilities",
+        "open_device_policy",
+    ),
+)
 def device_node_capability(
-    sets: CapabilitySets, userns: UserNamespace | None, policy: DevicePolicy | None
+    sets: CapabilitySets, userns: UserNamespace | None, policy: DevicePolicy | None, change: CapabilityChange | None
 ) -> Iterator[Outcome]:
     """The container can make device nodes.
 
@@ -256,12 +278,14 @@ def device_node_capability(
     """
     if not _has(sets, userns, "MKNOD"):
         return
+    if only_usual(change, "MKNOD") and (policy is None or policy.default == "deny"):
+        return
     severity = None if policy is None else Severity.CRITICAL if policy.default == "allow" else Severity.LOW
     more = (seen(policy, f"device policy: {policy.default} by default"),) if policy else ()
     yield _one(sets, "MKNOD", "CAP_MKNOD counts against the host", severity, *more)
 
 
-@rule(Severity.HIGH, _MAN, conditions=("CAP-NET_ADMIN",))
+@rule(Severity.HIGH, _MAN, conditions=("CAP-NET_ADMIN",), covers=("added_capabilities",))
 def network_capability(
     sets: CapabilitySets, userns: UserNamespace | None, namespaces: tuple[Namespace, ...] | None
 ) -> Iterator[Outcome]:
@@ -295,9 +319,12 @@ def network_capability(
         yield _one(sets, "NET_ADMIN", f"CAP_NET_ADMIN counts in {place}", severity)
 
 
-@rule(Severity.LOW, _MAN, conditions=("CAP-NET_RAW",))
+@rule(Severity.LOW, _MAN, conditions=("CAP-NET_RAW",), covers=("added_capabilities",))
 def raw_socket_capability(
-    sets: CapabilitySets, userns: UserNamespace | None, namespaces: tuple[Namespace, ...] | None
+    sets: CapabilitySets,
+    userns: UserNamespace | None,
+    namespaces: tuple[Namespace, ...] | None,
+    change: CapabilityChange | None,
 ) -> Iterator[Outcome]:
     """The container can forge packets.
 
@@ -323,7 +350,7 @@ def raw_socket_capability(
     permitted = ["CAP_NET_RAW"]
     ```
     """
-    if _has(sets, userns, "NET_RAW"):
+    if _has(sets, userns, "NET_RAW") and not only_usual(change, "NET_RAW"):
         host = any(each.kind == "net" and each.host for each in namespaces or ())
         title = f"CAP_NET_RAW counts in {'the host' if host else 'its own network'}"
         yield _one(sets, "NET_RAW", title, Severity.MEDIUM if host else None)
@@ -337,7 +364,7 @@ def _several(sets: CapabilitySets, userns: UserNamespace | None, mask: int, what
         yield Found(f"{names}: {what}", sets.where, (line_of(sets, held),), conditions=conditions)
 
 
-@rule(Severity.HIGH, _MAN, conditions=("CAP-BPF", "CAP-PERFMON", "CAP-SYSLOG"))
+@rule(Severity.HIGH, _MAN, conditions=("CAP-BPF", "CAP-PERFMON", "CAP-SYSLOG"), covers=("added_capabilities",))
 def kernel_view_capability(sets: CapabilitySets, userns: UserNamespace | None) -> Iterator[Outcome]:
     """The container can look into the kernel.
 
@@ -367,6 +394,7 @@ def kernel_view_capability(sets: CapabilitySets, userns: UserNamespace | None) -
     Severity.HIGH,
     _MAN,
     conditions=("CAP-AUDIT_CONTROL", "CAP-AUDIT_READ", "CAP-MAC_ADMIN", "CAP-MAC_OVERRIDE"),
+    covers=("added_capabilities",),
 )
 def policy_capability(sets: CapabilitySets, userns: UserNamespace | None) -> Iterator[Outcome]:
     """The container can change or read the host's security policy.
@@ -397,6 +425,7 @@ def policy_capability(sets: CapabilitySets, userns: UserNamespace | None) -> Ite
     Severity.MEDIUM,
     _MAN,
     conditions=("CAP-SYS_BOOT", "CAP-SYS_TIME", "CAP-WAKE_ALARM", "CAP-BLOCK_SUSPEND", "CAP-CHECKPOINT_RESTORE"),
+    covers=("added_capabilities",),
 )
 def machine_capability(sets: CapabilitySets, userns: UserNamespace | None) -> Iterator[Outcome]:
     """The container has a hand on the machine itself.

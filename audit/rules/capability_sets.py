@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 
 from stockade.audit import gates
-from stockade.audit.facts import CapabilitySets, Identity, Mount, NoNewPrivs, UserNamespace
+from stockade.audit.facts import CapabilityChange, CapabilitySets, Identity, Mount, NoNewPrivs, UserNamespace
 from stockade.audit.report import Severity
 from stockade.audit.rule import DoesNotApply, Found, Outcome, rule, seen
-from stockade.audit.rules.capabilities import line_of
+from stockade.audit.rules.capabilities import line_of, only_usual
 from stockade.audit.rules.known import engine_made, host_files
 from stockade.sandbox.linux import capabilities as caps
 
+_PSS = "https://kubernetes.io/docs/concepts/security/pod-security-standards/"
 _MAN = "https://man7.org/linux/man-pages/man7/capabilities.7.html"
 
 _RESOURCES = caps.mask(
@@ -20,6 +21,7 @@ _FILES = caps.mask(["DAC_OVERRIDE", "CHOWN", "FOWNER"])
 # what opens most kernel code to a process that is root of its own user namespace only
 _SURFACE = caps.mask(["SYS_ADMIN", "NET_ADMIN", "BPF", "PERFMON"])
 _GAINABLE = caps.ALL & ~gates.USUAL & ~_RESOURCES
+_BASELINE = frozenset(name.removeprefix("CAP_") for name in caps.names(gates.USUAL)) - {"NET_RAW"}
 # each usual capability that a rule of its own judges
 _JUDGED = caps.mask(["MKNOD", "NET_RAW"])
 
@@ -56,7 +58,9 @@ def resource_capability(sets: CapabilitySets, userns: UserNamespace | None) -> I
 
 @rule(Severity.LOW, "https://kubernetes.io/docs/concepts/security/pod-security-standards/",
       conditions=("CAP-DROP", "CAP-ADD-ANY"))  # fmt: skip
-def usual_capabilities(sets: CapabilitySets, userns: UserNamespace | None) -> Iterator[Outcome]:
+def usual_capabilities(
+    sets: CapabilitySets, userns: UserNamespace | None, change: CapabilityChange | None
+) -> Iterator[Outcome]:
     """The usual capabilities were not dropped.
 
     Engines give a container fourteen of them so that any image works. Few programs use more than one, and each is a
@@ -84,10 +88,69 @@ def usual_capabilities(sets: CapabilitySets, userns: UserNamespace | None) -> It
     permitted = ["CAP_NET_BIND_SERVICE"]
     ```
     """
+    if change is not None:
+        yield from _not_dropped(sets, change)
+        return
     kept = gates.counting(sets, userns) & gates.USUAL & ~_JUDGED & ~caps.mask(["NET_BIND_SERVICE"])
     if kept:
         title = f"{kept.bit_count()} of the usual capabilities were not dropped"
         yield Found(title, sets.where, (line_of(sets, kept),), key="usual")
+
+
+def _not_dropped(sets: CapabilitySets, change: CapabilityChange) -> Iterator[Found]:
+    """Judge what a file drops: whatever of the engine's usual set is left, but NET_BIND_SERVICE."""
+    if "ALL" in change.dropped and "ALL" not in change.added:
+        return
+    kept = sets.bounding & gates.USUAL & ~caps.mask(["NET_BIND_SERVICE"])
+    if kept:
+        where = change.drop_where or change.where
+        title = f"{kept.bit_count()} of the usual capabilities are not dropped"
+        dropped = f"drops {', '.join(change.dropped)}" if change.dropped else "drops no capability"
+        names = ", ".join(caps.names(kept))
+        yield Found(title, where, (f"{where}: {dropped}", f"left are {names}"), conditions=("CAP-DROP",), key="usual")
+
+
+@rule(Severity.LOW, _PSS, conditions=("CAP-ADD", "CAP-ADD-ANY", "CAP-ALL"), cis=("5.4", "K8S 5.2.9"),
+      attack=("T1611",), cwe=(250,))  # fmt: skip
+def added_capabilities(change: CapabilityChange, sets: CapabilitySets | None) -> Iterator[Outcome]:
+    """A file adds capabilities.
+
+    Engines leave fourteen. What is added beyond them was left out for a reason, and opens system calls in the engine's
+    default filter as well; what is added of them again after all were dropped is a choice to look at.
+
+    Severity: medium beyond the engine's usual set, info for NET_BIND_SERVICE where nothing was dropped.
+
+    Fix: leave out what the program doesn't need; add NET_BIND_SERVICE at most.
+
+    ```toml bad
+    [CapabilityChange]
+    added = ["NET_ADMIN"]
+    dropped = ["ALL"]
+    ```
+
+    ```toml good
+    [CapabilityChange]
+    added = ["NET_BIND_SERVICE"]
+    dropped = ["ALL"]
+    ```
+    """
+    named = tuple(dict.fromkeys(change.added))
+    if not named:
+        return
+    if set(named) <= {"NET_BIND_SERVICE"}:
+        if "ALL" not in change.dropped and "NET_BIND_SERVICE" not in change.dropped:
+            title = "NET_BIND_SERVICE is added to the engine's usual capabilities, which have it"
+            line = seen(change, f"adds {named[0]} and doesn't drop the others")
+            yield Found(title, change.where, (line,), Severity.INFO, ("CAP-ADD",), key="added")
+        return
+    # of those that Kubernetes' baseline standard takes, NET_RAW isn't one
+    beyond = [name for name in named if name not in _BASELINE]
+    severity = Severity.MEDIUM if beyond and (sets is None or sets.effective) else Severity.LOW
+    conditions = ["CAP-ADD-ANY", *(["CAP-ADD"] if beyond else [])]
+    conditions += [f"CAP-{name}" for name in named if f"CAP_{name}" in caps.NAMES or name == "ALL"]
+    title = f"{', '.join(named[:5])}{' ...' if named[5:] else ''} added to the container's capabilities"
+    line = seen(change, f"adds {', '.join(named)}")
+    yield Found(title, change.where, (line,), severity, tuple(conditions), key="added")
 
 
 @rule(Severity.LOW, "https://docs.kernel.org/admin-guide/sysctl/user.html",
@@ -227,7 +290,11 @@ def inheritable_capabilities(sets: CapabilitySets) -> Iterator[Outcome]:
     covers=("host_path", "usual_capabilities"),
 )
 def host_file_capability(
-    sets: CapabilitySets, userns: UserNamespace | None, identity: Identity | None, mounts: tuple[Mount, ...]
+    sets: CapabilitySets,
+    userns: UserNamespace | None,
+    identity: Identity | None,
+    mounts: tuple[Mount, ...],
+    change: CapabilityChange | None,
 ) -> Iterator[Outcome]:
     """The container can write every file of a directory of the host.
 
@@ -260,7 +327,7 @@ def host_file_capability(
     ```
     """
     held = gates.counting(sets, userns) & _FILES
-    if not held or gates.host_root(identity, userns):
+    if not held or gates.host_root(identity, userns) or only_usual(change, "DAC_OVERRIDE", "CHOWN", "FOWNER"):
         return
     for mount in host_files(mounts):
         if mount.writable and not engine_made(mount):

@@ -10,13 +10,14 @@ from stockade.audit.facts import (
     LsmLabel,
     Mask,
     NoNewPrivs,
+    Privileged,
     Process,
     SeccompState,
     SharedIds,
     UserNamespace,
 )
 from stockade.audit.report import Severity
-from stockade.audit.rule import CannotTell, Found, Outcome, rule, seen
+from stockade.audit.rule import CannotTell, Found, Outcome, rule, said, seen
 from stockade.sandbox.linux import capabilities as caps
 
 _SYS_ADMIN = caps.mask(["SYS_ADMIN"])
@@ -33,15 +34,17 @@ _SYS_ADMIN = caps.mask(["SYS_ADMIN"])
         "policy_capability", "machine_capability", "host_file_capability", "resource_capability",
         "usual_capabilities", "capabilities_in_own_namespace", "gainable_capabilities", "inheritable_capabilities",
         "ambient_capabilities", "new_privileges", "no_seccomp", "weak_seccomp", "open_device_policy", "unmasked_paths",
-        "lsm_unconfined",
+        "lsm_unconfined", "added_capabilities", "seccomp_left_to_engine",
     ),
 )  # fmt: skip
 def privileged(
+    *,
     sets: CapabilitySets,
     userns: UserNamespace | None,
     seccomp: SeccompState | None,
     policy: DevicePolicy | None,
     masks: tuple[Mask, ...] | None,
+    switch: Privileged | None,
 ) -> Iterator[Outcome]:
     """The container is privileged.
 
@@ -85,6 +88,9 @@ def privileged(
     if not held & _SYS_ADMIN or held.bit_count() < (sets.last + 1) * 3 // 4:
         return
     signs = [seen(sets, f"{held.bit_count()} of {sets.last + 1} capabilities")]
+    if switch is not None:
+        yield _switched(switch, sets, userns, signs)
+        return
     if seccomp and seccomp.mode == "disabled":
         signs.append(seen(seccomp, "no system call filter"))
     if policy and policy.default == "allow":
@@ -92,11 +98,24 @@ def privileged(
     opened = [mask for mask in masks or () if mask.state == "open"]
     if opened:
         signs.append(seen(opened[0], f"{len(opened)} paths of /proc and /sys are neither hidden nor read-only"))
-    severity = Severity.CRITICAL
-    if userns and not userns.initial:
-        severity = Severity.MEDIUM if gates.reaches_host_root(userns) is False else Severity.HIGH
     conditions = ("PRV-PRIVILEGED", "CAP-ALL") if len(signs) > 1 else ("CAP-ALL",)
-    yield Found("the container is privileged", sets.where, tuple(signs), severity, conditions)
+    yield Found("the container is privileged", sets.where, tuple(signs), _privileged_in(userns), conditions)
+
+
+def _privileged_in(userns: UserNamespace | None) -> Severity:
+    if userns is None or userns.initial:
+        return Severity.CRITICAL
+    return Severity.MEDIUM if gates.reaches_host_root(userns) is False else Severity.HIGH
+
+
+def _switched(switch: Privileged, sets: CapabilitySets, userns: UserNamespace | None, signs: list[str]) -> Found:
+    """Tell of what a file declares: the switch itself, or all capabilities without it."""
+    if switch.value:
+        signs = [seen(switch, "privileged: all capabilities and devices, no filter, no masks")]
+        conditions: tuple[str, ...] = ("PRV-PRIVILEGED", "CAP-ALL")
+        return Found("the container is privileged", switch.where, tuple(signs), _privileged_in(userns), conditions)
+    title = "the container gets every capability"
+    return Found(title, sets.where, tuple(signs), _privileged_in(userns), ("CAP-ALL",))
 
 
 @rule(
@@ -136,7 +155,8 @@ def host_root(identity: Identity, userns: UserNamespace | None) -> Iterator[Outc
     if root is None:
         yield CannotTell("the host's ids of the process are not known", identity.where)
     elif root:
-        evidence = [seen(identity, f"host uids {_ids(identity.host_uids or identity.uids)}")]
+        ids = _ids(identity.host_uids or identity.uids)
+        evidence = [said(identity, f"host uids {ids}", f"user {identity.user or ids}")]
         if userns:
             evidence.append(seen(userns, "initial user namespace" if userns.initial else f"uid_map {maps}"))
         yield Found("the container's root is the host's root", identity.where, tuple(evidence))
@@ -177,10 +197,12 @@ def root_in_container(identity: Identity, userns: UserNamespace | None) -> Itera
     ```
     """
     if identity.uids is None:
-        yield CannotTell("the ids inside are not known", identity.where)
+        if not identity.user:  # a name that isn't root is a user of the image
+            yield CannotTell("the ids inside are not known", identity.where)
     elif 0 in identity.uids and gates.host_root(identity, userns) is not True:
         severity = Severity.LOW if gates.host_root(identity, userns) is False else Severity.MEDIUM
-        evidence = (seen(identity, f"uids {_ids(identity.uids)}, on the host {_ids(identity.host_uids) or 'unknown'}"),)
+        ids = f"uids {_ids(identity.uids)}, on the host {_ids(identity.host_uids) or 'unknown'}"
+        evidence = (said(identity, ids, f"user {identity.user or identity.uids[1]}"),)
         yield Found("the program runs as root inside the container", identity.where, evidence, severity)
 
 
@@ -216,7 +238,8 @@ def new_privileges(
         return
     little = gates.host_root(identity, userns) or gates.reaches_host_root(userns) is False
     title = "no_new_privs is off: a setuid program can raise privileges"
-    yield Found(title, no_new_privs.where, (seen(no_new_privs, "NoNewPrivs: 0"),), Severity.LOW if little else None)
+    line = said(no_new_privs, "NoNewPrivs: 0", "no_new_privs isn't asked for")
+    yield Found(title, no_new_privs.where, (line,), Severity.LOW if little else None)
 
 
 # group -> what its members can do
@@ -271,11 +294,11 @@ def sensitive_group(identity: Identity, userns: UserNamespace | None) -> Iterato
         return
     if identity.host_groups is None and not identity.host_group_names:
         yield CannotTell("the groups of the host are not known", identity.where)
-    for name in sorted(set(identity.host_group_names)):
+    for name in sorted({*identity.host_group_names, *identity.group_names}):
         if name in _ROOT_GROUPS or name in _LESSER_GROUPS:
             can = _ROOT_GROUPS.get(name) or _LESSER_GROUPS[name]
             title = f"the process is in the host's group {name}, whose members can {can}"
-            evidence = (seen(identity, f"host groups {_ids(identity.host_groups)}"),)
+            evidence = (said(identity, f"host groups {_ids(identity.host_groups)}", f"group {name}"),)
             severity = None if name in _ROOT_GROUPS else Severity.LOW
             yield Found(title, identity.where, evidence, severity, key=name)
 

@@ -59,5 +59,5 @@ def is_host_file(mount: Mount) -> bool:
         and mount.fstype not in KERNEL_FILESYSTEMS
         # /dev/null over a file of /proc hides it, and single nodes under /dev are devices with a rule of their own
         and not any(within(mount.destination, top) for top in ("/proc", "/sys"))
-        and not normal(mount.host_path).startswith("/dev/")
+        and not (mount.fstype is not None and normal(mount.host_path).startswith("/dev/"))
     )

@@ -5,13 +5,18 @@ from collections.abc import Iterator
 from stockade.audit import gates
 from stockade.audit.facts import CapabilitySets, EngineSocket, Identity, Mount, UserNamespace
 from stockade.audit.report import Severity
-from stockade.audit.rule import CannotTell, Found, Outcome, rule, seen, several
+from stockade.audit.rule import CannotTell, Found, Outcome, is_declared, rule, seen, several
 from stockade.audit.rules.known import engine_made, is_host_file, normal, within
 from stockade.audit.rules.sensitive import Sensitive, sensitive
 from stockade.sandbox.linux import capabilities as caps
 
 _T1611 = "https://attack.mitre.org/techniques/T1611/"
 _PSS = "https://kubernetes.io/docs/concepts/security/pod-security-standards/"
+
+
+def _written(condition: str, mount: Mount) -> tuple[str, ...]:
+    """Give a condition, and that of writing where the mount is writable."""
+    return (condition, "MNT-RW") if mount.writable else (condition,)
 
 
 def _line(mount: Mount) -> str:
@@ -100,7 +105,8 @@ def host_root_mounted(mount: Mount, identity: Identity | None, userns: UserNames
         return
     steps = (not mount.writable) + (not gates.may_be_host_root(identity, userns))
     title = f"the host's root directory is mounted at {mount.destination}"
-    yield Found(title, mount.where, (_line(mount),), gates.lower(Severity.CRITICAL, steps), key=mount.destination)
+    severity = gates.lower(Severity.CRITICAL, steps)
+    yield Found(title, mount.where, (_line(mount),), severity, _written("MNT-ROOT", mount), key=mount.destination)
 
 
 @rule(
@@ -146,7 +152,7 @@ def sensitive_host_path(mount: Mount, identity: Identity | None, userns: UserNam
         severity = max(Severity.LOW, gates.lower(severity, 2))
     title = f"{found.what}: the host's {mount.host_path} is mounted at {mount.destination}"
     key = f"{mount.host_path} {mount.destination}"
-    yield Found(title, mount.where, (_line(mount),), severity, (found.condition,), key=key)
+    yield Found(title, mount.where, (_line(mount),), severity, _written(found.condition, mount), key=key)
 
 
 def _sensitive(mount: Mount) -> Sensitive | None:
@@ -157,7 +163,12 @@ def _sensitive(mount: Mount) -> Sensitive | None:
 
 
 @rule(Severity.MEDIUM, _PSS, conditions=("MNT-HOSTPATH", "MNT-RW", "MNT-FLAGS"))
-def host_path(mount: Mount, identity: Identity | None, userns: UserNamespace | None) -> Iterator[Outcome]:
+def host_path(
+    mount: Mount,
+    identity: Identity | None,
+    userns: UserNamespace | None,
+    sockets: tuple[EngineSocket, ...] | None,
+) -> Iterator[Outcome]:
     """A directory of the host is mounted.
 
     What the container writes there, the host and other containers read. Without nosuid, host root can leave a setuid
@@ -188,10 +199,13 @@ def host_path(mount: Mount, identity: Identity | None, userns: UserNamespace | N
     """
     if not is_host_file(mount) or engine_made(mount) or mount.host_path is None or _sensitive(mount):
         return
-    path = normal(mount.host_path)
-    if path == "/" or (not mount.writable and any(within(path, public) for public in _PUBLIC)):
+    path, declared = normal(mount.host_path), mount.fstype is None
+    if path == "/" or any(socket.path == mount.destination for socket in sockets or ()):
         return
-    plants = mount.writable and "nosuid" not in mount.options and gates.may_be_host_root(identity, userns)
+    if not mount.writable and any(within(path, public) for public in _PUBLIC) and not declared:
+        return
+    root = gates.host_root(identity, userns)
+    plants = mount.writable and "nosuid" not in mount.options and (root or (root is None and not declared))
     severity = Severity.MEDIUM if plants else Severity.LOW if mount.writable else Severity.INFO
     conditions = ("MNT-HOSTPATH", *(("MNT-RW",) if mount.writable else ()), *(("MNT-FLAGS",) if plants else ()))
     title = f"the host's {mount.host_path} is mounted at {mount.destination}"
@@ -236,13 +250,13 @@ def host_kernel_files(mount: Mount, identity: Identity | None, userns: UserNames
         return
     # With the host's pid namespace the container's own /proc is the host's file system, and rootless engines bind /sys;
     # in their usual places the masks and the files opened for writing tell what is open.
-    if path == mount.destination and (path.startswith("/proc") or not mount.writable):
+    if path == mount.destination and (path.startswith("/proc") or not mount.writable) and not is_declared(mount):
         return
     steps = (not mount.writable) + 2 * (not gates.may_be_host_root(identity, userns))
     condition = {"/sys": "MNT-SYS", "/dev": "MNT-DEV"}.get(path, "MNT-PROC")
     title = f"the host's {path} is mounted at {mount.destination}"
     severity = gates.lower(Severity.CRITICAL, steps)
-    yield Found(title, mount.where, (_line(mount),), severity, (condition,), key=mount.destination)
+    yield Found(title, mount.where, (_line(mount),), severity, _written(condition, mount), key=mount.destination)
 
 
 @rule(
@@ -326,6 +340,11 @@ def shared_propagation(mount: Mount, sets: CapabilitySets | None, userns: UserNa
         title = f"mounts below {mount.destination} appear on the host"
         line = seen(mount, f"{mount.destination} is shared with a peer group of the host")
         yield Found(title, mount.where, (line,), None if admin else Severity.LOW, key=mount.destination)
+    elif mount.propagation == "slave" and mount.fstype is None and mount.host_path is not None:
+        # an engine makes slaves of its own accord; a file that asks for one wants the host's later mounts inside
+        title = f"what the host mounts later appears below {mount.destination}"
+        line = seen(mount, f"{mount.destination} is a slave of the host's {mount.host_path}")
+        yield Found(title, mount.where, (line,), Severity.INFO, key=mount.destination)
 
 
 _CONTROL = {

@@ -329,7 +329,7 @@ def unmasked_paths(
     ```
     """
     opened = [mask for mask in masks if mask.state == "open" and mask.path in _GRAVE | _HIDDEN]
-    if not opened or (gates.reaches_host_root(userns) is False and gates.host_root(identity, userns) is False):
+    if not opened or (gates.reaches_host_root(userns) is False and gates.host_root(identity, userns) is not True):
         return
     severity = None if gates.may_be_host_root(identity, userns) else Severity.MEDIUM
     if not any(mask.path in _GRAVE for mask in opened):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from stockade.audit import gates
 from stockade.audit.facts import Host, Identity, LsmLabel, SeccompFilter, SeccompState, UserNamespace
 from stockade.audit.report import Severity
-from stockade.audit.rule import CannotTell, DoesNotApply, Found, Outcome, rule, seen
+from stockade.audit.rule import CannotTell, DoesNotApply, Found, Outcome, rule, said, seen
 
 _SECCOMP = "https://docs.docker.com/engine/security/seccomp/"
 _MAN = "https://man7.org/linux/man-pages/man2/seccomp.2.html"
@@ -81,7 +81,8 @@ def no_seccomp(seccomp: SeccompState, identity: Identity | None, userns: UserNam
     """
     if seccomp.mode == "disabled":
         severity = None if gates.may_be_host_root(identity, userns) else Severity.MEDIUM
-        yield Found("no system call filter is loaded", seccomp.where, (seen(seccomp, "Seccomp: 0"),), severity)
+        line = said(seccomp, "Seccomp: 0", "seccomp is unconfined")
+        yield Found("no system call filter is loaded", seccomp.where, (line,), severity)
 
 
 @rule(Severity.MEDIUM, _SECCOMP, _MAN, conditions=("SEC-WEAK",))
