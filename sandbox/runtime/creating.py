@@ -7,10 +7,11 @@ program with everything set up, waiting on a socket in the container's directory
 from __future__ import annotations
 
 import _socket
+import fcntl
 import os
 import time
 
-from stockade.errors import StockadeError
+from stockade.errors import StockadeError, UsageError
 from stockade.sandbox import cgroup_view, inputs, launch
 from stockade.sandbox.linux.record import Record
 from stockade.sandbox.oci import lean_json, read
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from stockade.sandbox.steps import Step
 
 MAX_CONFIG = 1 << 24
+MAX_PRESERVED = 36  # native/plan.h: SLOTS, after FIRST_LATE_SLOT
 
 
 class Bundle(Record):
@@ -173,6 +175,7 @@ class Maker:
 
     def make(self, *, detached: bool) -> Made:
         """Make control groups, launch, hand the terminal over, and write down what there is."""
+        preserved(self.invocation.options["preserve-fds"])
         self.cgroup = self._cgroup()
         options = self._options()
         the_plan = _standing(plan(self.spec, options))
@@ -320,6 +323,23 @@ def oci_state(container: Container, status: str, pid: int) -> bytes:
     if data.get("annotations"):
         told["annotations"] = data["annotations"]
     return lean_json.dumps(told).encode("utf-8", "surrogatepass")
+
+
+def preserved(count: int) -> None:
+    """Raise UsageError unless the descriptors that --preserve-fds counts are there."""
+    if not 0 <= count <= MAX_PRESERVED:
+        raise UsageError(f"--preserve-fds {count}: expected 0 to {MAX_PRESERVED}")
+    for descriptor in range(3, 3 + count):
+        try:
+            # One that is closed on execve(2) did not come over ours: it is our own, and took a free number.
+            there = not fcntl.fcntl(descriptor, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
+        except OSError:
+            there = False
+        if not there:
+            raise UsageError(
+                f"--preserve-fds {count}: descriptor {descriptor} is not open",
+                hint="it counts the descriptors from 3 on that the program is to have",
+            )
 
 
 def own_streams(spec: oci.Spec, who: Caller) -> None:

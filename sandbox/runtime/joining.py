@@ -74,6 +74,7 @@ def _others(pid: int) -> dict[str, str]:
 def join(invocation: Invocation, container: Container) -> tuple[launch.Launcher, launch.Child]:
     """Start the process; give the launcher that guards it, and the process. Raises StockadeError."""
     asked = invocation.options
+    creating.preserved(asked["preserve-fds"])
     target = Target(container, ignore_paused=asked["ignore-paused"])
     launcher = None
     try:

@@ -45,7 +45,7 @@ def start(container: Container) -> None:
 
 
 def _answered() -> _socket.socket | None:
-    """Give the connection on which sandbox/front has said go already, and was answered; in no other case there is one."""
+    """Give the connection on which sandbox/front has said go already and was answered, if it has."""
     number = os.environ.pop(ANSWER, "")
     if not number.isdecimal():
         return None

@@ -137,11 +137,18 @@ class Container:
         self.close()
 
 
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
 def put(path: str, data: bytes, mode: int = 0o600) -> None:
     """Write a file whole or not at all: a temporary in the same directory and rename."""
     head, _, tail = path.rpartition("/")
     temporary = f"{head}/.{tail}"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    try:
+        descriptor = os.open(temporary, _NEW, mode)
+    except FileExistsError:  # of a killed call; or somebody else's, in a directory such as /tmp
+        os.unlink(temporary)
+        descriptor = os.open(temporary, _NEW, mode)
     try:
         while data:
             data = data[os.write(descriptor, data) :]

@@ -562,3 +562,24 @@ def test_a_listener_that_nobody_takes_stops_the_start(runtime: Runtime, bundle: 
     assert done.returncode == 1
     assert "/nowhere.sock" in done.stderr
     wait_for(lambda: runtime.status("c") == "stopped")
+
+
+@pytest.mark.parametrize("count", ["1", "36", "37", "-1"])
+def test_descriptors_that_are_not_there_are_refused(runtime: Runtime, bundle: Callable[..., Path], count: str) -> None:
+    done = runtime("create", f"--preserve-fds={count}", "--bundle", bundle(), "c")
+    assert done.returncode == 1
+    assert "--preserve-fds " + count in done.stderr.replace(" is ", " ")
+    assert runtime("state", "c").returncode == 1
+
+
+def test_a_pid_file_is_not_written_through_what_somebody_else_has_left(
+    runtime: Runtime, bundle: Callable[..., Path], public_tmp: Path
+) -> None:
+    victim = public_tmp / "victim"
+    victim.write_text("precious")
+    for name in ("pid", ".pid"):
+        (public_tmp / name).symlink_to(victim)
+    runtime.ok("create", "--bundle", bundle(), "--pid-file", public_tmp / "pid", "c")
+    assert victim.read_text() == "precious"
+    assert (public_tmp / "pid").read_text().isdecimal()
+    assert not (public_tmp / "pid").is_symlink()
