@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)(?:(:?[-+?]|##?|%%?|//?)((?:[^{}\\]|\\.|\$\{[^{}]*\})*))?\})")
 #: levels of ${a:-${b:-...}}
 _DEEPEST = 8
+_DOUBLE = re.compile(r"\\.|[^\\]+|\\$", re.DOTALL)
 _PARTS = re.compile(r"'[^']*'|\"(?:[^\"\\]|\\.)*\"|\\.|[^'\"\\]+|.", re.DOTALL)
 
 
@@ -30,12 +31,18 @@ def substitute(text: str, variables: Mapping[str, str | None], escape: str = "\\
         if part[0] == "'" and len(part) > 1:
             parts.append(part[1:-1])
         elif part[0] == '"' and len(part) > 1:
-            parts.append(re.sub(r"\\([\"\\$])", r"\1", _expanded(part[1:-1], variables, 0)))
+            parts += [_quoted(each, variables) for each in _DOUBLE.findall(part[1:-1])]
         elif part[0] == "\\" and len(part) > 1:
             parts.append(part[1])
         else:
             parts.append(_expanded(part, variables, 0))
     return "".join(parts)
+
+
+def _quoted(part: str, variables: Mapping[str, str | None]) -> str:
+    """Give a part of what stands in double quotes: only a quote, a dollar and a backslash can be escaped there."""
+    escaped = len(part) == 2 and part[0] == "\\" and part[1] in '"$\\'
+    return part[1] if escaped else _expanded(part, variables, 0)
 
 
 def _expanded(text: str, variables: Mapping[str, str | None], depth: int) -> str:
