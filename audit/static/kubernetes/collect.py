@@ -23,6 +23,12 @@ _COMPLETE = frozenset(
         facts.VolumeType, facts.Probe, facts.Unset, facts.DeviceNode,
     }
 )  # fmt: skip
+#: what a Windows container has not
+_LINUX = (
+    facts.Namespace, facts.UserNamespace, facts.Identity, facts.RunAsNonRoot, facts.Privileged, facts.CapabilitySets,
+    facts.CapabilityChange, facts.NoNewPrivs, facts.SeccompState, facts.LsmLabel, facts.Mask, facts.DevicePolicy,
+    facts.ReadOnlyRoot,
+)  # fmt: skip
 #: what is wrong in one file and is told each for itself
 _TOLD = 20
 #: facts that a container has at least, and all those of one pod together: its settings count for each container
@@ -85,12 +91,9 @@ def _of_pod(pod: Pod, prefix: str, index: Index) -> Iterator[Target | Broken]:
         peers = [other for other in ids[: _PEERS + 1] if other != identity]
         found = (
             _workload(pod, container.node.at("name"), container.role),
-            *pod_facts.namespaces(pod, peers),
+            *(_on_windows(container) if pod.windows else _on_linux(container, peers)),
             *shared,
             *pod_facts.token(container, index, known),
-            *container_facts.identity(container),
-            *container_facts.privileges(container),
-            *container_facts.switches(container),
             *container_facts.files(container, known),
             *container_facts.resources(container),
             *container_facts.offered(container, index),
@@ -99,6 +102,21 @@ def _of_pod(pod: Pod, prefix: str, index: Index) -> Iterator[Target | Broken]:
     spare = volumes.unmounted(every, known)
     if spare or not every:
         yield _of_the_pod_itself(pod, prefix, spare)
+
+
+def _on_linux(container: Container, peers: Sequence[str]) -> Iterator[Fact | Gap]:
+    yield from pod_facts.namespaces(container.pod, peers)
+    yield from container_facts.identity(container)
+    yield from container_facts.privileges(container)
+    yield from container_facts.switches(container)
+    yield container_facts.host_process(container)
+
+
+def _on_windows(container: Container) -> Iterator[Fact | Gap]:
+    """Give what counts on Windows, where the API server refuses the other fields of a security context."""
+    yield container_facts.host_process(container)
+    where = container.pod.spec.at("os")
+    yield from (Gap(kind, "it is a Windows container", where, applicable=False) for kind in _LINUX)
 
 
 def _of_the_pod_itself(pod: Pod, prefix: str, spare: Sequence[Volume]) -> Target:
@@ -124,14 +142,13 @@ def _of_the_pod_itself(pod: Pod, prefix: str, spare: Sequence[Volume]) -> Target
 
 def _workload(pod: Pod, where: Where, role: Role) -> Fact:
     item = pod.object
-    system = pod.reader.mapping(pod.spec, "os")
     return facts.Workload(
         where=where,
         kind=item.kind,
         name=item.name,
         namespace=item.namespace,
         role=role,
-        os=pod.reader.text(system, "name") if system is not None else None,
+        os=pod.os,
     )
 
 
@@ -145,7 +162,7 @@ def _target(container: Container, identity: str, found: Iterable[Fact | Gap]) ->
         kind="kubernetes",
         facts=tuple([each for each in everything if isinstance(each, Fact)]),
         gaps=tuple([each for each in everything if isinstance(each, Gap)]),
-        complete=_COMPLETE,
+        complete=_COMPLETE - set(_LINUX) if container.pod.windows else _COMPLETE,
         command=" ".join(command),
     )
 

@@ -67,7 +67,7 @@ def privileges(container: Container) -> Iterator[Fact | Gap]:
 
 
 def switches(container: Container) -> Iterator[Fact]:
-    """Give the truth values of the container's security context, and whether Windows runs it on the node itself."""
+    """Give the truth values of the container's security context."""
     reader = container.reader
     context, where = container.alone("allowPrivilegeEscalation")
     asked = reader.flag(context, "allowPrivilegeEscalation")
@@ -79,10 +79,14 @@ def switches(container: Container) -> Iterator[Fact]:
     yield ReadOnlyRoot(where=where, value=asked is True)
     if asked is None:
         yield building.unset(where, "read_only_root")
+
+
+def host_process(container: Container) -> Fact:
+    """Say whether Windows runs the container on the node itself."""
     context, where = container.both("windowsOptions")
-    options = reader.mapping(context, "windowsOptions")
-    host = options is not None and reader.flag(options, "hostProcess") is True
-    yield HostProcess(where=options.at("hostProcess") if options is not None else where, value=host)
+    options = container.reader.mapping(context, "windowsOptions")
+    host = options is not None and container.reader.flag(options, "hostProcess") is True
+    return HostProcess(where=options.at("hostProcess") if options is not None else where, value=host)
 
 
 def _capabilities(container: Container) -> Iterator[Fact]:

@@ -60,6 +60,17 @@ class Pod:
         """The reader of the object, which keeps what is wrong with it."""
         return self.object.reader
 
+    @property
+    def os(self) -> str | None:
+        """The operating system that the pod names ("linux", "windows")."""
+        system = self.reader.mapping(self.spec, "os")
+        return self.reader.text(system, "name") if system is not None else None
+
+    @property
+    def windows(self) -> bool:
+        """Whether the pod says that it is one for Windows."""
+        return self.os == "windows"
+
 
 def objects(documents: Iterable[Any]) -> Iterator[Object]:
     """Give the objects of a file's documents; the items of a List and the objects of an OpenShift Template apart."""

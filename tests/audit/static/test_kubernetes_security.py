@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from stockade.audit.engine import evaluate
 from stockade.audit.facts import (
     CapabilityChange,
     CapabilitySets,
@@ -274,6 +275,16 @@ def test_windows_host_processes_are_seen_in_pod_and_container(spec: str, contain
     target = app(f"securityContext: {{{spec}}}", f"securityContext: {{{container}}}")
 
     assert only(target, HostProcess).value is value
+
+
+def test_a_windows_container_is_not_asked_for_what_only_linux_has() -> None:
+    target = app("os: {name: windows}", "securityContext: {windowsOptions: {hostProcess: true}}")
+    judged = evaluate(target)
+
+    assert only(target, HostProcess).value
+    assert target.one(NoNewPrivs) is None
+    assert {"host_process"} <= {finding.rule for finding in judged.findings}
+    assert not {"new_privileges", "usual_capabilities"} & {finding.rule for finding in judged.findings}
 
 
 def test_kernel_settings_are_named_with_dots() -> None:
