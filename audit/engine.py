@@ -6,7 +6,7 @@ Pure: the same facts give the same report, in the same order.
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from stockade.audit import facts, summary
 from stockade.audit.facts import Fact, Host, Target, Where
@@ -39,6 +39,8 @@ _OPTIONAL: dict[type[Fact], str] = {
     facts.Declared: "no configuration is known that it was started from",
     facts.SharedIds: "it was not compared with other containers",
 }
+
+_E = TypeVar("_E", Unknown, NotApplicable)
 
 #: exit codes of `stockade audit`, in every format alike
 PASSED, FAILED, USAGE, NOTHING, BROKEN = range(5)
@@ -75,7 +77,8 @@ class _Facts:
             if not self.target.all(need.kind):
                 reason = gap.reason if gap else "the collector did not find out"
                 where = gap.where if gap else None
-                return CannotTell(f"{need.kind.__name__} is not known: {reason}", where, gap=True)
+                what = f"{need.kind.__name__} is not known: " if not self.target.declared else ""
+                return CannotTell(what + reason, where, gap=True)
         return None
 
     def _elsewhere(self, kind: type[Fact]) -> bool:
@@ -111,8 +114,9 @@ class _Facts:
                 gap = self.target.gap(need.kind)
                 if gap is None and self.target.declared:
                     continue
+                what = f"{need.kind.__name__} is known in part: " if not self.target.declared else ""
                 return CannotTell(
-                    f"{need.kind.__name__} is known in part: {gap.reason if gap else 'the list may not be complete'}",
+                    f"{what}{gap.reason if gap else 'the list may not be complete'}",
                     gap.where if gap else None,
                     gap=True,
                 )
@@ -153,10 +157,20 @@ def evaluate(
         target,
         tuple(sorted(judged, key=_order)),
         tuple(sorted(attacks, key=lambda path: (-path.severity, path.id))),
-        tuple(dict.fromkeys(unknown)),
-        tuple(dict.fromkeys(not_applicable)),
+        tuple(_once(unknown, target)),
+        tuple(_once(not_applicable, target)),
         passed,
     )
+
+
+def _once(entries: Iterable[_E], target: Target) -> list[_E]:
+    """Take what is said twice out; of a file each gap is told once, by the first of the rules that it stops."""
+    if not target.declared:
+        return list(dict.fromkeys(entries))
+    first: dict[str, _E] = {}
+    for each in entries:
+        first.setdefault(each.reason, each)
+    return list(first.values())
 
 
 def _silent(outcome: Outcome, target: Target) -> bool:
@@ -253,7 +267,7 @@ def _fold(findings: Sequence[Finding]) -> list[Finding]:
 def _attack(path: AttackPath, known: _Facts, findings: Sequence[Finding]) -> Path | Unknown | NotApplicable | None:
     missing = known.missing(path.needs)
     if missing:
-        if _silent(missing, known.target):
+        if known.target.declared:  # the rules that it rests on tell of gaps
             return None
         kind = NotApplicable if isinstance(missing, DoesNotApply) else Unknown
         return kind(path.id, (path.id,), known.target.id, clean(missing.reason))

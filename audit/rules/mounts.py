@@ -152,7 +152,10 @@ def sensitive_host_path(mount: Mount, identity: Identity | None, userns: UserNam
         severity = max(Severity.LOW, gates.lower(severity, 2))
     title = f"{found.what}: the host's {mount.host_path} is mounted at {mount.destination}"
     key = f"{mount.host_path} {mount.destination}"
-    yield Found(title, mount.where, (_line(mount),), severity, _written(found.condition, mount), key=key)
+    conditions = _written(found.condition, mount)
+    if found.condition == "MNT-VARLOG":
+        conditions += ("MNT-SENS",)
+    yield Found(title, mount.where, (_line(mount),), severity, conditions, key=key)
 
 
 def _sensitive(mount: Mount) -> Sensitive | None:

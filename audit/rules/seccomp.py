@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from stockade.audit import gates
 from stockade.audit.facts import Host, Identity, LsmLabel, SeccompFilter, SeccompState, UserNamespace
 from stockade.audit.report import Severity
-from stockade.audit.rule import CannotTell, DoesNotApply, Found, Outcome, rule, said, seen
+from stockade.audit.rule import CannotTell, DoesNotApply, Found, Outcome, is_declared, rule, said, seen
 
 _SECCOMP = "https://docs.docker.com/engine/security/seccomp/"
 _MAN = "https://man7.org/linux/man-pages/man2/seccomp.2.html"
@@ -169,6 +169,49 @@ def notifying_filter(filter_: SeccompFilter) -> Iterator[Outcome]:
         yield Found(title, filter_.where, (seen(filter_, "it returns SECCOMP_RET_USER_NOTIF"),))
 
 
+#: what the Pod Security Standards take: pod-security-admission policy/check_seLinuxOptions.go at 1.35
+SELINUX_TYPES = frozenset({"", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"})
+
+
+@rule(
+    Severity.MEDIUM,
+    "https://kubernetes.io/docs/concepts/security/pod-security-standards/",
+    conditions=("SEC-SEL",),
+    cis=("5.2",),
+    attack=("T1562.001",),
+    cwe=(693,),
+)
+def selinux_label(label: LsmLabel) -> Iterator[Outcome]:
+    """A file sets a SELinux label of its own.
+
+    The engine's own types keep containers from the host's files. Another type, user or role may be allowed more, and
+    nobody but the policy says how much.
+
+    Fix: leave type, user and role out; a level of its own is fine.
+
+    ```toml bad
+    [[LsmLabel]]
+    module = "selinux"
+    label = "::web_t:"
+    ```
+
+    ```toml good
+    [[LsmLabel]]
+    module = "selinux"
+    label = "::container_t:s0:c1,c2"
+    ```
+    """
+    if label.module != "selinux" or label.mode == "unconfined" or not is_declared(label) or _open(label.label):
+        return
+    parts = (*label.label.split(":"), "", "", "")
+    user, role, kind = parts[:3]
+    if user or role or kind not in SELINUX_TYPES:
+        named = ", ".join(
+            f"{name} {value}" for name, value in (("user", user), ("role", role), ("type", kind)) if value
+        )
+        yield Found(f"a SELinux label of its own is set: {named}", label.where, (seen(label, named),), key=named)
+
+
 _OPEN_LABELS = ("unconfined", "spc_t", "super_t", "unlabeled")
 
 
@@ -226,6 +269,44 @@ def lsm_unconfined(labels: tuple[LsmLabel, ...], host: Host | None, userns: User
 def _open(label: str) -> bool:
     kind = label.split(":")[2] if label.count(":") >= 2 else label
     return kind.startswith(_OPEN_LABELS)
+
+
+# what the Pod Security Standards let a pod choose: pod-security-admission policy/check_seLinuxOptions.go at 1.35
+_CHOSEN_TYPES = frozenset({"", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"})
+
+
+@rule(Severity.LOW, "https://kubernetes.io/docs/concepts/security/pod-security-standards/", conditions=("SEC-SEL",),
+      attack=("T1611",), cwe=(693,))  # fmt: skip
+def chosen_selinux_label(label: LsmLabel) -> Iterator[Outcome]:
+    """A file chooses an SELinux user, role or type of its own.
+
+    The type decides what a container may touch. The engine's own types are made to confine any container; what another
+    one allows depends on the host's policy, and many system types allow more.
+
+    Severity: none where the type is known to confine nothing, which lsm_unconfined tells.
+
+    Fix: leave user, role and type to the engine; the level may be chosen.
+
+    ```toml bad
+    [[LsmLabel]]
+    module = "selinux"
+    label = "::var_log_t:"
+    where = "pod.yaml:7:5"
+    ```
+
+    ```toml good
+    [[LsmLabel]]
+    module = "selinux"
+    label = ":::s0:c123,c456"
+    where = "pod.yaml:7:5"
+    ```
+    """
+    if label.module != "selinux" or not is_declared(label) or label.mode == "unconfined" or label.label.count(":") < 3:
+        return
+    user, role, kind, _ = label.label.split(":", 3)
+    if (user or role or kind not in _CHOSEN_TYPES) and not _open(label.label):
+        title = f"an SELinux {'type' if kind not in _CHOSEN_TYPES else 'user or role'} is chosen"
+        yield Found(title, label.where, (seen(label, f"label {label.label}"),))
 
 
 @rule(Severity.INFO, "https://docs.kernel.org/admin-guide/LSM/index.html", conditions=("SEC-NOLSM",), scope="host")
