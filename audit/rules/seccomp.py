@@ -271,44 +271,6 @@ def _open(label: str) -> bool:
     return kind.startswith(_OPEN_LABELS)
 
 
-# what the Pod Security Standards let a pod choose: pod-security-admission policy/check_seLinuxOptions.go at 1.35
-_CHOSEN_TYPES = frozenset({"", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"})
-
-
-@rule(Severity.LOW, "https://kubernetes.io/docs/concepts/security/pod-security-standards/", conditions=("SEC-SEL",),
-      attack=("T1611",), cwe=(693,))  # fmt: skip
-def chosen_selinux_label(label: LsmLabel) -> Iterator[Outcome]:
-    """A file chooses an SELinux user, role or type of its own.
-
-    The type decides what a container may touch. The engine's own types are made to confine any container; what another
-    one allows depends on the host's policy, and many system types allow more.
-
-    Severity: none where the type is known to confine nothing, which lsm_unconfined tells.
-
-    Fix: leave user, role and type to the engine; the level may be chosen.
-
-    ```toml bad
-    [[LsmLabel]]
-    module = "selinux"
-    label = "::var_log_t:"
-    where = "pod.yaml:7:5"
-    ```
-
-    ```toml good
-    [[LsmLabel]]
-    module = "selinux"
-    label = ":::s0:c123,c456"
-    where = "pod.yaml:7:5"
-    ```
-    """
-    if label.module != "selinux" or not is_declared(label) or label.mode == "unconfined" or label.label.count(":") < 3:
-        return
-    user, role, kind, _ = label.label.split(":", 3)
-    if (user or role or kind not in _CHOSEN_TYPES) and not _open(label.label):
-        title = f"an SELinux {'type' if kind not in _CHOSEN_TYPES else 'user or role'} is chosen"
-        yield Found(title, label.where, (seen(label, f"label {label.label}"),))
-
-
 @rule(Severity.INFO, "https://docs.kernel.org/admin-guide/LSM/index.html", conditions=("SEC-NOLSM",), scope="host")
 def no_security_module(host: Host) -> Iterator[Outcome]:
     """The host has no mandatory access control.
