@@ -39,12 +39,17 @@ class Index:
     accounts: dict[_Name, Object] = field(default_factory=dict)
     claims: dict[_Name, Object] = field(default_factory=dict)
     volumes: dict[str, Object] = field(default_factory=dict)
+    reserved: dict[_Name, str] = field(default_factory=dict)
     keepers: dict[tuple[str, str, str], Object] = field(default_factory=dict)
+    _kept: dict[tuple[str, str, str], Mapping[str, Kept]] = field(default_factory=dict)
 
     def kept(self, kind: str, namespace: str | None, name: str) -> Mapping[str, Kept]:
         """Give the values of a Secret or ConfigMap; none where it isn't in this file."""
-        found = self.keepers.get((kind, namespace or "default", name))
-        return kept(found) if found is not None else {}
+        key = (kind, namespace or "default", name)
+        if key not in self._kept:
+            found = self.keepers.get(key)
+            self._kept[key] = kept(found) if found is not None else {}
+        return self._kept[key]
 
     def account(self, namespace: str | None, name: str) -> Object | None:
         """Give a ServiceAccount."""
@@ -56,17 +61,9 @@ class Index:
         spec = found.node.map("spec") if found else None
         name = spec.text("volumeName") if spec else None
         if name is None:
-            name = self._reserved(namespace or "default", claim)
+            name = self.reserved.get((namespace or "default", claim))
         volume = self.volumes.get(name) if name else None
         return host_volume(volume) if volume else None
-
-    def _reserved(self, namespace: str, claim: str) -> str | None:
-        for name, volume in self.volumes.items():
-            spec = volume.node.map("spec")
-            reserved = spec.map("claimRef") if spec else None
-            if reserved and reserved.text("name") == claim and (reserved.text("namespace") or "default") == namespace:
-                return name
-        return None
 
 
 def build(items: Iterable[Object]) -> Index:
@@ -80,9 +77,20 @@ def build(items: Iterable[Object]) -> Index:
             index.claims[key] = item
         elif item.kind == "PersistentVolume":
             index.volumes[item.name] = item
+            claim = _claim(item)
+            if claim is not None:
+                index.reserved.setdefault(claim, item.name)
         elif item.kind in {"Secret", "ConfigMap"}:
             index.keepers[item.kind, *key] = item
     return index
+
+
+def _claim(item: Object) -> _Name | None:
+    """Give the claim that a PersistentVolume is kept for."""
+    spec = item.node.map("spec")
+    reference = spec.map("claimRef") if spec is not None else None
+    name = reference.text("name") if reference is not None else None
+    return ((reference.text("namespace") if reference is not None else None) or "default", name) if name else None
 
 
 def kept(item: Object) -> Mapping[str, Kept]:
