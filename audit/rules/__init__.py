@@ -8,6 +8,8 @@ from stockade.audit.rules import (
     capability_sets,
     descriptors,
     devices,
+    dockerfile,
+    dockerfile_files,
     drift,
     identity,
     images,
@@ -38,5 +40,6 @@ def _rules_of(*modules: ModuleType) -> dict[str, Rule]:
 
 RULES: dict[str, Rule] = _rules_of(
     identity, capabilities, capability_sets, namespaces, mounts, procfs, devices, seccomp, resources, descriptors,
-    drift, left_out, volumes, network, secrets, images, kubernetes, rbac,
+    drift, left_out, volumes, network, secrets, images, dockerfile,
+    dockerfile_files, kubernetes, rbac,
 )  # fmt: skip

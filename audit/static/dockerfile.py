@@ -233,7 +233,7 @@ def _environment(instruction: Instruction, stage: _Stage, escape: str) -> list[F
         value = _resolved(written, before, escape)
         stage.values[name] = value
         literal = "$" not in written
-        found.append(building.variable(where, name, value if literal else None, "" if literal else "argument"))
+        found.append(building.variable(where, name, value if literal else None, "image" if literal else "argument"))
     return found
 
 
