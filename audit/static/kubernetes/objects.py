@@ -105,21 +105,22 @@ def _object(kind: str, node: Map) -> Object:
 
 
 def pods(item: Object) -> Iterator[Pod]:
-    """Give the pods that an object makes; more than one only for custom resources."""
-    path = TEMPLATES.get(item.kind)
+    """Give the pods that an object makes; more than one only for custom resources.
+
+    A patch of Kustomize's may leave out the template: there is nothing to judge, and nothing wrong.
+    """
     if item.kind in _NO_PODS:
         return
-    if path is None:
-        found = tuple(_custom(item, item.node, "", 0))
-        yield from found if len(found) > 1 else (replace(pod, path="") for pod in found)
-        return
-    node: Map | None = item.node
-    for key in path:
+    node: Map | None = item.node if item.kind in TEMPLATES else None
+    for key in TEMPLATES.get(item.kind, ()):
         node = item.reader.mapping(node, key) if node is not None else None
-    # a patch of Kustomize's may leave out the template: there is nothing to judge, and nothing wrong
     pod = _pod(item, node, "") if node is not None else None
     if pod is not None:
         yield pod
+        return
+    # a kind of another API group may have a known name and a spec of its own
+    found = tuple(_custom(item, item.node, "", 0))
+    yield from found if len(found) > 1 else (replace(pod, path="") for pod in found)
 
 
 def _pod(item: Object, template: Map, path: str) -> Pod | None:

@@ -97,6 +97,19 @@ def test_a_custom_resource_may_hold_several_pod_templates() -> None:
     ]
 
 
+def test_a_kind_of_another_group_with_a_known_name_is_looked_through() -> None:
+    found = read(
+        """
+        apiVersion: batch.example.org/v1
+        kind: Job
+        metadata: {name: mpi}
+        spec: {tasks: [{name: worker, template: {spec: {containers: [{name: app}]}}}]}
+        """
+    )
+
+    assert list(found) == ["Job/mpi:app"]
+
+
 def test_objects_that_speak_of_pods_and_make_none_give_no_target() -> None:
     assert (
         read(
