@@ -157,8 +157,9 @@ class _Builder:
         try:
             base, directory = cgroup_place.base(hierarchy, self.name, self.own, controllers)
             enable = cgroup_place.enabling(controllers) if hierarchy.version == 2 else ""
+            cpuset = hierarchy.version == 1 and "cpuset" in hierarchy.controllers
             try:
-                fd = cgroup_tree.make(base, self.parts, cpuset="cpuset" in hierarchy.controllers[:2], enable=enable)
+                fd = cgroup_tree.make(base, self.parts, cpuset=cpuset, enable=enable)
             finally:
                 os.close(base)
         except OSError as error:
