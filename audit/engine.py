@@ -146,7 +146,7 @@ def evaluate(
     attacks = []
     if scope == "container":
         for path in PATHS if paths is None else paths:
-            attack = _attack(path, known, judged)
+            attack = _attack(path, known, judged) if target.declared or not path.declared else None
             if isinstance(attack, Path):
                 attacks.append(attack)
             elif isinstance(attack, Unknown):

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 from stockade.audit.declared_facts import *  # noqa: F403 -- its kinds are looked for here
 from stockade.audit.fact import Fact as Fact  # noqa: PLC0414 -- given on
 from stockade.audit.fact import Where as Where  # noqa: PLC0414 -- given on
+from stockade.audit.host_facts import *  # noqa: F403 -- given on
 from stockade.sandbox.linux.idmap import Mapping
 
 

@@ -1,15 +1,11 @@
 """Attack paths: conjunctions of measured facts that end on the host.
 
-A path is declared like a rule: a decorated function whose parameters say which facts it needs. It answers with the
-    facts in the order in which an attacker uses them and the one cheapest change that breaks the chain, or with
-    None.
+audit/path_rule.py says how one is declared. Those that only files have stand in audit/paths_more.py.
 """
 
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from stockade.audit import gates
+from stockade.audit import gates, path_rule
 from stockade.audit.facts import (
     CapabilitySets,
     ControlFile,
@@ -25,96 +21,33 @@ from stockade.audit.facts import (
     SeccompFilter,
     SeccompState,
     UserNamespace,
-    Where,
     WorkingDirectory,
 )
+from stockade.audit.path_rule import (
+    REMAP,
+    Judged,
+    Way,
+    attack_path,
+    chain,
+    filter_line,
+    holds,
+    identity_line,
+    lets,
+)
 from stockade.audit.report import Severity
-from stockade.audit.rule import DoesNotApply, Need, needs_of, seen, several
+from stockade.audit.rule import DoesNotApply, is_declared, seen, several
 from stockade.audit.rules.capabilities import closed_to_modules
 from stockade.audit.rules.devices import by_weight, reachable
 from stockade.audit.rules.known import engine_made, host_files, is_host_file, normal
 from stockade.audit.rules.sensitive import sensitive
 from stockade.sandbox.linux import capabilities as caps
 
-_REMAP = "map the container's ids to a subordinate range (--userns auto)"
+if TYPE_CHECKING:
+    from stockade.audit.facts import Where
 
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """One way out: the facts in order, the place of the decisive one, and the change that takes `breaks` away."""
-
-    evidence: tuple[str, ...]
-    where: Where
-    fix: str
-    breaks: str
-    severity: Severity | None = None
-
-
-Judged = Way | DoesNotApply | None
-
-
-@dataclass(frozen=True, slots=True)
-class AttackPath:
-    """A declared path. `title` is the docstring's first line; `text` its rest, for the documentation."""
-
-    id: str
-    severity: Severity
-    title: str
-    text: str
-    effect: str
-    proof: str
-    rests_on: tuple[str, ...]
-    needs: tuple[Need, ...]
-    function: Callable[..., Judged] = field(repr=False)
-
-
-PATHS: list[AttackPath] = []
-
-
-def _path(
-    id: str, *rests_on: str, effect: str, proof: str, severity: Severity = Severity.CRITICAL
-) -> Callable[[Callable[..., Judged]], Callable[..., Judged]]:
-    def declare(function: Callable[..., Judged]) -> Callable[..., Judged]:
-        title, _, text = (inspect.getdoc(function) or "").partition("\n\n")
-        needs = needs_of(function)
-        PATHS.append(
-            AttackPath(
-                id, severity, title.rstrip("."), " ".join(text.split()), effect, proof, rests_on, needs, function
-            )
-        )
-        return function
-
-    return declare
-
-
-def _lets(state: SeccompState | None, filter_: SeccompFilter | None, *calls: str) -> bool | None:
-    """Say whether the filter lets one of some calls through. None is not known."""
-    if state and state.mode == "disabled":
-        return True
-    return None if filter_ is None else any(call in filter_.allowed | filter_.conditional for call in calls)
-
-
-def _filter_line(state: SeccompState | None, filter_: SeccompFilter | None, call: str) -> str:
-    if state and state.mode == "disabled":
-        return seen(state, f"no system call filter denies {call}")
-    return seen(filter_, f"the filter lets {call} through") if filter_ else ""
-
-
-def _identity_line(identity: Identity | None) -> str:
-    if identity is None or identity.host_uids is None:
-        return ""
-    return seen(identity, f"host uids {' '.join(str(uid) for uid in identity.host_uids)}")
-
-
-def _lines(*lines: str) -> tuple[str, ...]:
-    return tuple([line for line in lines if line])
-
-
-def _holds(sets: CapabilitySets, userns: UserNamespace | None, name: str) -> str:
-    """Give the line of evidence if a capability counts against the host, else an empty text."""
-    mask = gates.counting(sets, userns) & caps.mask([name])
-    return seen(sets, f"CAP_{name} counts against the host") if mask else ""
-
+AttackPath = path_rule.AttackPath
+#: every path, in the order of the catalogue's last part
+PATHS = path_rule.PATHS
 
 _HELPERS = (
     "/proc/sys/kernel/core_pattern",
@@ -125,7 +58,7 @@ _HELPERS = (
 )
 
 
-@_path(
+@attack_path(
     "AP-CORE",
     "helper_program",
     "host_root",
@@ -152,18 +85,18 @@ def kernel_helper(
     if not opened:
         return None
     opened.sort(key=lambda file: _HELPERS.index(file.path))
-    root, files_ = _identity_line(identity), [seen(file, f"{file.path} opened for writing") for file in opened]
+    root, files_ = identity_line(identity), [seen(file, f"{file.path} opened for writing") for file in opened]
     # whoever can mount makes a read-only /proc/sys writable again: then only other ids help
     admin = sets is not None and gates.counting(sets, userns) & caps.mask(["SYS_ADMIN"])
     mask = next((mask for mask in masks or () if mask.path == "/proc/sys" and mask.state == "open"), None)
     if (mask or not root) and not admin:
         line = seen(mask, "/proc/sys isn't read-only") if mask else files_[0]
         fix = "keep /proc/sys read-only (leave out systempaths=unconfined, --privileged)"
-        return Way(_lines(root, line if mask else "", *files_), opened[0].where, fix, line)
-    return Way(_lines(root, *files_), opened[0].where, _REMAP, root or files_[0])
+        return Way(chain(root, line if mask else "", *files_), opened[0].where, fix, line)
+    return Way(chain(root, *files_), opened[0].where, REMAP, root or files_[0])
 
 
-@_path(
+@attack_path(
     "AP-RELEASE",
     "cgroup_control",
     "cgroup_writable",
@@ -192,30 +125,30 @@ def release_agent(
         if file.path.endswith("/release_agent") and file.access == "write" and file.outcome == "opened":
             line = seen(file, f"{file.path} opened for writing")
             return Way(
-                _lines(_identity_line(identity), line), file.where, "mount the cgroup file systems read-only", line
+                chain(identity_line(identity), line), file.where, "mount the cgroup file systems read-only", line
             )
-    admin = _holds(sets, userns, "SYS_ADMIN")
+    admin = holds(sets, userns, "SYS_ADMIN")
     if not admin or not gates.host_root(identity, userns) or host is None or host.cgroup not in {"v1", "hybrid"}:
         return None
-    allowed = _lets(state, filter_, "mount", "fsmount")
+    allowed = lets(state, filter_, "mount", "fsmount")
     if allowed is False:
         return None
-    evidence = _lines(
-        _identity_line(identity),
+    evidence = chain(
+        identity_line(identity),
         admin,
-        _filter_line(state, filter_, "mount"),
+        filter_line(state, filter_, "mount"),
         "the host mounts cgroup v1 hierarchies, and so can the container",
     )
     return Way(evidence, sets.where, "drop CAP_SYS_ADMIN", admin, None if allowed else Severity.HIGH)
 
 
-@_path(
+@attack_path(
     "AP-SOCK",
     "engine_socket",
     effect="the engine starts a privileged container with the host's root for whoever asks: root on the host",
     proof="the socket's permissions were compared with the container's ids; nobody connected",
 )
-def engine(sockets: tuple[EngineSocket, ...]) -> Way | None:
+def engine(sockets: tuple[EngineSocket, ...], identity: Identity | None, userns: UserNamespace | None) -> Way | None:
     """The container engine does the container's bidding.
 
     It connects to the engine's socket and asks for a container that has everything.
@@ -236,11 +169,15 @@ def engine(sockets: tuple[EngineSocket, ...]) -> Way | None:
         fix = "start the runtime without the socket's descriptor"
     # a rootless engine acts as its user
     own = (best.host_path or best.path).startswith("/run/user/")
-    severity = Severity.HIGH if own or best.permitted is None else None
+    # of a file the mode isn't known; engines make theirs root's, so root inside may connect unless it is mapped away
+    root = (
+        is_declared(best) and gates.may_be_host_root(identity, userns) and gates.reaches_host_root(userns) is not False
+    )
+    severity = Severity.HIGH if own or (best.permitted is None and not root) else None
     return Way(tuple(lines), best.where, fix, lines[0], severity)
 
 
-@_path(
+@attack_path(
     "AP-DISK",
     "block_device",
     "device_node_capability",
@@ -269,14 +206,14 @@ def raw_disk(
         return Way(
             lines, disks[0].where, f"leave {', '.join(each.path for each in disks[:3])} out (--device)", lines[0]
         )
-    mknod = _holds(sets, userns, "MKNOD") if sets else ""
+    mknod = holds(sets, userns, "MKNOD") if sets else ""
     if not mknod or policy is None or policy.default != "allow" or sets is None:
         return None
     allow = seen(policy, "every device is allowed")
     return Way((mknod, allow), sets.where, "drop CAP_MKNOD", mknod)
 
 
-@_path(
+@attack_path(
     "AP-PTRACE",
     "host_pid_namespace",
     "trace_capability",
@@ -302,7 +239,7 @@ def host_process(
     if pid is None or yama == 3:
         return None
     view, fix = seen(pid, "the host's processes are in view"), "give the container its own pid namespace"
-    trace = _holds(sets, userns, "SYS_PTRACE")
+    trace = holds(sets, userns, "SYS_PTRACE")
     if trace:
         return Way((view, trace), pid.where, fix, view)
     # Without the capability the kernel asks for the same uid, the same user namespace and no capability more
@@ -315,7 +252,7 @@ def host_process(
     return Way((view, same), pid.where, fix, view, Severity.HIGH if yama == 0 else Severity.MEDIUM)
 
 
-@_path(
+@attack_path(
     "AP-MODULE",
     "module_capability",
     "privileged",
@@ -333,19 +270,19 @@ def kernel_module(
 
     It brings a module built for this kernel and loads it.
     """
-    held = _holds(sets, userns, "SYS_MODULE")
-    allowed = _lets(state, filter_, "init_module", "finit_module")
+    held = holds(sets, userns, "SYS_MODULE")
+    allowed = lets(state, filter_, "init_module", "finit_module")
     if host is not None and host.modules is False:
         return DoesNotApply("the kernel is built without loadable modules")
     if not held or allowed is False or (host is not None and closed_to_modules(host)):
         return None
     sure = allowed and host is not None and host.modules and host.modules_disabled is False
     modules = "/proc/sys/kernel/modules_disabled is 0" if sure else ""
-    evidence = _lines(held, _filter_line(state, filter_, "finit_module"), modules)
+    evidence = chain(held, filter_line(state, filter_, "finit_module"), modules)
     return Way(evidence, sets.where, "drop CAP_SYS_MODULE", held, None if sure else Severity.HIGH)
 
 
-@_path(
+@attack_path(
     "AP-FD",
     "outside_descriptor",
     "outside_directory",
@@ -375,10 +312,10 @@ def open_directory(
         return None
     fix = "update the runtime and start it with no descriptors open but the standard ones"
     severity = None if gates.may_be_host_root(identity, userns) else Severity.HIGH
-    return Way((*_lines(_identity_line(identity)), *lines), places[0], fix, lines[0], severity)
+    return Way((*chain(identity_line(identity)), *lines), places[0], fix, lines[0], severity)
 
 
-@_path(
+@attack_path(
     "AP-HANDLE",
     "file_handle_capability",
     "privileged",
@@ -396,17 +333,30 @@ def file_handle(
 
     It guesses the inode of the root directory, which is the same on most file systems, and opens it by handle.
     """
-    held = _holds(sets, userns, "DAC_READ_SEARCH")
+    held = holds(sets, userns, "DAC_READ_SEARCH")
     views = [*host_files(mounts), *[each for each in mounts if each.destination == "/" and each.host_path]]
-    allowed = _lets(state, filter_, "open_by_handle_at")
+    if held and is_declared(sets) and not views:
+        return _by_name_files(sets, held, state, filter_)
+    allowed = lets(state, filter_, "open_by_handle_at")
     if not held or not views or allowed is False:
         return None
     view = seen(views[0], f"{views[0].destination} lies on the host's {views[0].host_path}")
-    evidence = _lines(held, view, _filter_line(state, filter_, "open_by_handle_at"))
+    evidence = chain(held, view, filter_line(state, filter_, "open_by_handle_at"))
     return Way(evidence, sets.where, "drop CAP_DAC_READ_SEARCH", held, None if allowed else Severity.HIGH)
 
 
-@_path(
+def _by_name_files(
+    sets: CapabilitySets, held: str, state: SeccompState | None, filter_: SeccompFilter | None
+) -> Way | None:
+    """Take for the mount what no file declares: engines bind /etc/hosts and its like from the host's disk."""
+    if lets(state, filter_, "open_by_handle_at") is False:
+        return None
+    view = "the engine binds /etc/hosts and /etc/resolv.conf from the host's disk"
+    evidence = chain(held, view, filter_line(state, filter_, "open_by_handle_at"))
+    return Way(evidence, sets.where, "drop CAP_DAC_READ_SEARCH", held, Severity.HIGH)
+
+
+@attack_path(
     "AP-HOSTWRITE",
     "host_root_mounted",
     "sensitive_host_path",
@@ -419,9 +369,10 @@ def host_write(mounts: tuple[Mount, ...], identity: Identity | None, userns: Use
 
     It changes a start-up file, a program or a key of the host through a writable mount.
     """
-    if not gates.host_root(identity, userns):
-        return None
-    for mount in mounts:
+    root = gates.host_root(identity, userns)
+    for mount in mounts if root is not False else ():
+        if root is None and not is_declared(mount):
+            continue
         if not mount.writable or not is_host_file(mount) or engine_made(mount) or mount.host_path is None:
             continue
         path = normal(mount.host_path)
@@ -429,5 +380,9 @@ def host_write(mounts: tuple[Mount, ...], identity: Identity | None, userns: Use
         if path == "/" or (known and known.condition in {"MNT-CRON", "MNT-SENS", "MNT-RUNTIME"}):
             line = seen(mount, f"{mount.destination} is the host's {mount.host_path}, writable")
             fix = f"mount {mount.destination} read-only, or leave it out"
-            return Way(_lines(_identity_line(identity), line), mount.where, fix, line)
+            severity = Severity.HIGH if root is None else None
+            return Way(chain(identity_line(identity), line), mount.where, fix, line, severity)
     return None
+
+
+from stockade.audit import paths_more as _more  # noqa: E402, F401 -- it declares the others, in the order of the catalogue

@@ -43,6 +43,7 @@ _NAMES: dict[type[Fact], str] = {
     facts.ResourceLimit: "name",
     facts.Process: "pid",
     facts.SharedIds: "other",
+    facts.HostService: "name",
     facts.Declared: "subject",
     facts.Unset: "subject",
     facts.Variable: "name",

@@ -47,6 +47,14 @@ HANDLE = INITIAL + holding("DAC_READ_SEARCH") + '[SeccompFilter]\nallowed = ["op
 WRITE = HOST_ROOT + (
     '[[Mount]]\ndestination = "/host"\nfstype = "ext4"\nhost_path = "/etc/cron.d"\nwritable = true\noptions = ["rw"]\n'
 )
+SETUID = (
+    "[NoNewPrivs]\nvalue = false\n"
+    '[[ImageFile]]\npath = "/usr/bin/su"\nkind = "setuid"\ndetail = "04755 root"\nlayer = "1"\n'
+)
+SERVICE = (
+    '[[Namespace]]\nkind = "net"\nhost = true\n'
+    '[[HostService]]\nname = "@/containerd-shim/1.sock"\nkind = "abstract"\nowner = 0\n'
+)
 
 
 def paths(text: str) -> set[str]:
@@ -76,6 +84,10 @@ def paths(text: str) -> set[str]:
         ("AP-FD", CWD, "outside = true", "outside = false"),
         ("AP-HANDLE", HANDLE, "open_by_handle_at", "read"),
         ("AP-HANDLE", HANDLE, "initial = true", "initial = false"),
+        ("AP-SUID", SETUID, "value = false", "value = true"),
+        ("AP-SUID", SETUID, 'layer = "1"', "removed = true"),
+        ("AP-NET", SERVICE, 'kind = "net"\nhost = true', 'kind = "net"\nhost = false'),
+        ("AP-NET", SERVICE, "owner = 0", "owner = 1000"),
         ("AP-HOSTWRITE", WRITE, "writable = true", "writable = false"),
         ("AP-HOSTWRITE", WRITE, "host_uids = [0, 0, 0, 0]", "host_uids = [9, 9, 9, 9]"),
     ],
@@ -90,13 +102,28 @@ def test_a_path_is_open_with_its_facts_and_closed_without_one_of_them(
 
 
 def test_every_path_has_a_test_of_its_facts() -> None:
-    facts = (CORE, AGENT, SOCKET, DISK, TRACE, MODULE, DIRECTORY, HANDLE, WRITE)
+    facts = (CORE, AGENT, SOCKET, DISK, TRACE, MODULE, DIRECTORY, HANDLE, WRITE, SETUID, SERVICE)
 
     assert {path.id for path in PATHS} == set().union(*map(paths, facts))
 
 
 def test_the_fix_takes_away_a_piece_of_the_evidence() -> None:
-    for facts in (CORE, AGENT, MOUNT, SOCKET, DISK, NODE, TRACE, MODULE, DIRECTORY, CWD, HANDLE, WRITE):
+    for facts in (
+        CORE,
+        AGENT,
+        MOUNT,
+        SOCKET,
+        DISK,
+        NODE,
+        TRACE,
+        MODULE,
+        DIRECTORY,
+        CWD,
+        HANDLE,
+        WRITE,
+        SETUID,
+        SERVICE,
+    ):
         for path in evaluate(recorded.load(facts)).paths:
             assert path.breaks in path.evidence, path
             assert path.fix
@@ -145,3 +172,29 @@ def test_a_path_that_cannot_be_judged_is_unknown() -> None:
     judged = evaluate(recorded.load('absent = ["ControlFile"]'))
 
     assert "AP-CORE" in {unknown.rule for unknown in judged.unknown}
+
+
+# files: nothing was measured, and what a file doesn't tell is said with the path
+DECLARED_CORE = '[Identity]\nuids = [0, 0, 0, 0]\nhost_uids = "unknown"\n[UserNamespace]\ninitial = true\n[[Mask]]\npath = "/proc/sys"\n'
+DECLARED_CORE += 'state = "open"\ndeclared = "open"\n'
+DECLARED_AGENT = 'absent = ["Identity"]\n' + INITIAL + holding("SYS_ADMIN") + '[SeccompFilter]\nallowed = ["mount"]\n'
+
+
+@pytest.mark.parametrize(
+    ("path", "facts", "before", "after"),
+    [
+        ("AP-CORE", DECLARED_CORE, 'state = "open"', 'state = "read-only"'),
+        ("AP-CORE", DECLARED_CORE, "uids = [0, 0, 0, 0]", "uids = [9, 9, 9, 9]"),
+        ("AP-CORE", DECLARED_CORE, "initial = true", "initial = false"),
+        ("AP-RELEASE", DECLARED_AGENT, "SYS_ADMIN", "CHOWN"),
+        ("AP-RELEASE", DECLARED_AGENT, "initial = true", "initial = false"),
+    ],
+)
+def test_a_path_that_a_file_declares_is_marked_as_declared(path: str, facts: str, before: str, after: str) -> None:
+    (found,) = [each for each in evaluate(recorded.load(facts, kind="compose")).paths if each.id == path]
+
+    assert found.basis == "declared"
+    assert "nothing was measured" in found.proof
+    closed = evaluate(recorded.load(facts.replace(before, after), kind="compose")).paths
+    assert path not in {each.id for each in closed}
+    assert path not in paths(facts)
