@@ -5,8 +5,7 @@ the others are audited all the same.
 """
 
 import os
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 
@@ -15,7 +14,7 @@ from stockade.audit.documents.load import Broken
 from stockade.audit.documents.walk import Entry
 from stockade.audit.facts import Target, Where
 from stockade.audit.report import Files, Judged, Problem
-from stockade.audit.static import COLLECTORS
+from stockade.audit.static import COLLECTORS, companions
 from stockade.errors import StockadeError
 
 Progress = Callable[[int, int], None]
@@ -52,6 +51,7 @@ def audit_files(paths: Sequence[str], *, jobs: int | None = None, progress: Prog
     found = list(walk.entries(paths))
     entries = [each for each in found if isinstance(each, Entry)]
     lost = [problem(each) for each in found if isinstance(each, Broken)]
+    companions.remember(entry.path for entry in entries)
     wanted = jobs or len(os.sched_getaffinity(0))
     if wanted > 1 and len(entries) >= _FEW:
         from stockade.audit.static import workers
@@ -101,17 +101,24 @@ def audit_file(entry: Entry) -> Outcome:
             _keep(each, judged, problems)
     except kinds.NotOne as other:
         return _unrecognised(entry, other.broken)
-    except Broken as broken:
-        return Outcome(source.path, kind, tuple(judged), (problem(broken),))
-    except StockadeError as error:
-        return Outcome(source.path, kind, tuple(judged), (Problem(Where(source.path), error.message, error.hint),))
-    except RecursionError:
-        return Outcome(source.path, kind, tuple(judged), (Problem(Where(source.path), "nested too deep"),))
-    except MemoryError:
-        return Outcome(source.path, kind, problems=(Problem(Where(source.path), "too big for this memory"),))
     except Exception as error:  # noqa: BLE001 -- a collector that trips over one file must not hide all others
-        return Outcome(source.path, kind, tuple(judged), (_internal(source.path, error),))
+        problems.append(_from(error, source.path))
     return Outcome(source.path, kind, tuple(judged), tuple(problems))
+
+
+def _from(error: Exception, path: str) -> Problem:
+    """Turn what a collector raised into what is told of its file."""
+    if isinstance(error, Broken):
+        return problem(error)
+    if isinstance(error, StockadeError):
+        return Problem(Where(path), error.message, error.hint)
+    if isinstance(error, OSError):
+        return Problem(Where(path), (error.strerror or str(error)).lower())
+    if isinstance(error, RecursionError):
+        return Problem(Where(path), "nested too deep")
+    if isinstance(error, MemoryError):
+        return Problem(Where(path), "too big for this memory")
+    return _internal(path, error)
 
 
 def _keep(each: Target | Broken, judged: list[Judged], problems: list[Problem]) -> None:
@@ -122,7 +129,7 @@ def _keep(each: Target | Broken, judged: list[Judged], problems: list[Problem]) 
         judged.append(_judge(each))
 
 
-def _targets(source: walk.Source, kind: str) -> Sequence[Target | Broken]:
+def _targets(source: walk.Source, kind: str) -> Iterator[Target | Broken]:
     try:
         collector = import_module(COLLECTORS[kind])
     except ModuleNotFoundError as error:
@@ -131,7 +138,7 @@ def _targets(source: walk.Source, kind: str) -> Sequence[Target | Broken]:
         raise StockadeError(f"files of kind {kind} can't be audited by this version") from None
     if not hasattr(collector, "targets"):
         raise StockadeError(f"files of kind {kind} can't be audited by this version")
-    return tuple(collector.targets(source))
+    yield from collector.targets(source)
 
 
 # Of each reason why rules have no meaning for files this process has told once: there are as many as targets.
@@ -177,7 +184,6 @@ def _internal(path: str, error: Exception) -> Problem:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     place = f" ({os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno})" if trace else ""
-    sys.stderr.flush()
     return Problem(
         Where(path), f"internal error: {type(error).__name__}: {error}{place}", "please report it with the file"
     )
