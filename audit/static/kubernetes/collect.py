@@ -51,7 +51,7 @@ def targets(source: Source) -> Iterator[Target | Broken]:
         if _of_a_chart(source.path):
             raise NotOne(told) from None  # the chart is audited as a whole
         raise told from None
-    index = build(found)
+    index = build(found, source.path)
     taken: dict[str, int] = {}
     for item in found:
         yield from _of_object(item, source.path, index, taken)

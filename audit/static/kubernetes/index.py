@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from stockade.audit.facts import Where
+from stockade.audit.static.kubernetes import neighbours
 from stockade.audit.static.kubernetes.objects import Object
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Kept:
 class Index:
     """Objects by namespace and name. A missing namespace is taken as "default", on both sides alike."""
 
+    path: str
     accounts: dict[_Name, Object] = field(default_factory=dict)
     claims: dict[_Name, Object] = field(default_factory=dict)
     volumes: dict[str, Object] = field(default_factory=dict)
@@ -52,8 +54,9 @@ class Index:
         return self._kept[key]
 
     def account(self, namespace: str | None, name: str) -> Object | None:
-        """Give a ServiceAccount."""
-        return self.accounts.get((namespace or "default", name))
+        """Give a ServiceAccount, of this file or else of one beside it that is audited too."""
+        found = self.accounts.get((namespace or "default", name))
+        return found if found is not None else neighbours.account(self.path, namespace, name)
 
     def behind(self, namespace: str | None, claim: str) -> HostVolume | None:
         """Give what of the node is behind a claim, where claim and volume name each other in this file."""
@@ -66,9 +69,9 @@ class Index:
         return host_volume(volume) if volume else None
 
 
-def build(items: Iterable[Object]) -> Index:
-    """Index the objects of a file."""
-    index = Index()
+def build(items: Iterable[Object], path: str) -> Index:
+    """Index the objects of the file at `path`."""
+    index = Index(path)
     for item in items:
         key = (item.namespace or "default", item.name)
         if item.kind == "ServiceAccount":

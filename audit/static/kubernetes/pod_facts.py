@@ -76,7 +76,7 @@ def token(container: Container, index: Index, known: Mapping[str, Volume]) -> It
     account = index.account(pod.object.namespace, name)
     yield building.unset(where, "service_account_token")
     if account is None:
-        yield Gap(ServiceAccountToken, f"the service account {name} decides, which isn't in this file", where)
+        yield Gap(ServiceAccountToken, f"the service account {name} decides, which isn't in these files", where)
         return
     asked = account.reader.flag(account.node, key)
     if asked is not None:

@@ -318,7 +318,7 @@ def test_the_pod_decides_over_its_account_about_the_token(spec: str, account: st
     fact = target.one(ServiceAccountToken)
 
     assert (fact.mounted if fact else None) is mounted
-    assert mounted is not None or "isn't in this file" in str(target.gap(ServiceAccountToken))
+    assert mounted is not None or "isn't in these files" in str(target.gap(ServiceAccountToken))
 
 
 _AT = "/var/run/secrets/kubernetes.io/serviceaccount"
