@@ -16,19 +16,16 @@ ACCOUNT = "{{apiVersion: v1, kind: ServiceAccount, metadata: {{name: a}}, automo
 def tokens(*paths: Path) -> list[tuple[str, str]]:
     """Give what is said of tokens: file and line of findings, the reasons of what could not be told."""
     judged = audit_files([str(path) for path in paths], jobs=1).judged
-    found = [
-        ("found", str(each.location)) for one in judged for each in one.findings if "K8S-SATOKEN" in each.conditions
-    ]
-    return found + [
-        ("unknown", each.reason) for one in judged for each in one.unknown if "K8S-SATOKEN" in each.conditions
-    ]
+    findings = [each for one in judged for each in one.findings if each.rule == "service_account_token"]
+    unknown = [each for one in judged for each in one.unknown if each.rule == "service_account_token"]
+    return [*(("found", str(each.location)) for each in findings), *(("unknown", each.reason) for each in unknown)]
 
 
 def test_a_service_account_beside_the_pod_decides_about_its_token(tmp_path: Path) -> None:
     (tmp_path / "pod.yaml").write_text(pod("serviceAccountName: a"))
     (tmp_path / "account.yaml").write_text(ACCOUNT.format(value="true"))
 
-    assert tokens(tmp_path) == [("found", f"{tmp_path}/account.yaml:1:64")]
+    assert tokens(tmp_path) == [("found", f"{tmp_path}/account.yaml:1:61")]
 
     (tmp_path / "account.yaml").write_text(ACCOUNT.format(value="false"))
 
