@@ -4,13 +4,16 @@ from types import ModuleType
 
 from stockade.audit.rule import Rule
 from stockade.audit.rules import (
+    accounts,
     capabilities,
+    capability_groups,
     capability_sets,
     descriptors,
     devices,
     dockerfile,
     dockerfile_files,
     drift,
+    file_systems,
     identity,
     images,
     kubernetes,
@@ -39,7 +42,8 @@ def _rules_of(*modules: ModuleType) -> dict[str, Rule]:
 
 
 RULES: dict[str, Rule] = _rules_of(
-    identity, capabilities, capability_sets, namespaces, mounts, procfs, devices, seccomp, resources, descriptors,
+    identity, accounts, capabilities, capability_groups, capability_sets, namespaces, mounts, file_systems, procfs,
+    devices, seccomp, resources, descriptors,
     drift, left_out, volumes, network, secrets, images, dockerfile,
     dockerfile_files, kubernetes, rbac,
 )  # fmt: skip

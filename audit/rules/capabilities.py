@@ -22,10 +22,6 @@ from stockade.sandbox.linux import capabilities as caps
 _MAN = "https://man7.org/linux/man-pages/man7/capabilities.7.html"
 _BREAKOUTS = "https://attack.mitre.org/techniques/T1611/"
 
-_KERNEL_VIEW = caps.mask(["BPF", "PERFMON", "SYSLOG"])
-_POLICY = caps.mask(["AUDIT_CONTROL", "AUDIT_READ", "MAC_ADMIN", "MAC_OVERRIDE"])
-_MACHINE = caps.mask(["SYS_BOOT", "SYS_TIME", "WAKE_ALARM", "BLOCK_SUSPEND", "CHECKPOINT_RESTORE"])
-
 
 def _has(sets: CapabilitySets, userns: UserNamespace | None, name: str) -> bool:
     return bool(gates.counting(sets, userns) >> caps.number(name) & 1)
@@ -46,7 +42,16 @@ def _one(sets: CapabilitySets, name: str, title: str, severity: Severity | None,
     return Found(title, sets.where, (line_of(sets, caps.mask([name])), *more), severity)
 
 
-@rule(Severity.CRITICAL, _MAN, _BREAKOUTS, conditions=("CAP-SYS_ADMIN",), covers=("added_capabilities",))
+@rule(
+    Severity.CRITICAL,
+    _MAN,
+    _BREAKOUTS,
+    conditions=("CAP-SYS_ADMIN",),
+    covers=("added_capabilities",),
+    cis=("5.4", "K8S 5.2.9"),
+    attack=("T1611",),
+    cwe=(250,),
+)
 def mount_capability(sets: CapabilitySets, userns: UserNamespace | None) -> Iterator[Outcome]:
     """CAP_SYS_ADMIN counts against the host.
 
@@ -75,7 +80,16 @@ def mount_capability(sets: CapabilitySets, userns: UserNamespace | None) -> Iter
         yield _one(sets, "SYS_ADMIN", "CAP_SYS_ADMIN counts against the host", None)
 
 
-@rule(Severity.CRITICAL, _MAN, _BREAKOUTS, conditions=("CAP-SYS_MODULE",), covers=("added_capabilities",))
+@rule(
+    Severity.CRITICAL,
+    _MAN,
+    _BREAKOUTS,
+    conditions=("CAP-SYS_MODULE",),
+    covers=("added_capabilities",),
+    cis=("5.4", "K8S 5.2.9"),
+    attack=("T1611", "T1547.006"),
+    cwe=(250,),
+)
 def module_capability(sets: CapabilitySets, userns: UserNamespace | None, host: Host | None) -> Iterator[Outcome]:
     """The container can load kernel modules.
 
@@ -123,6 +137,9 @@ def closed_to_modules(host: Host) -> str:
     "https://attack.mitre.org/techniques/T1055/",
     conditions=("CAP-SYS_PTRACE", "PRV-PTRACE"),
     covers=("added_capabilities",),
+    cis=("5.4", "K8S 5.2.9"),
+    attack=("T1611", "T1055.008"),
+    cwe=(250,),
 )
 def trace_capability(
     sets: CapabilitySets, userns: UserNamespace | None, namespaces: tuple[Namespace, ...] | None
@@ -163,6 +180,9 @@ def trace_capability(
     "http://stealth.openwall.net/xSports/shocker.c",
     conditions=("CAP-DAC_READ_SEARCH",),
     covers=("added_capabilities",),
+    cis=("5.4", "K8S 5.2.9"),
+    attack=("T1611",),
+    cwe=(250,),
 )
 def file_handle_capability(
     sets: CapabilitySets,
@@ -208,7 +228,15 @@ def file_handle_capability(
     yield _one(sets, "DAC_READ_SEARCH", "CAP_DAC_READ_SEARCH counts against the host", severity, *more)
 
 
-@rule(Severity.CRITICAL, _MAN, conditions=("CAP-SYS_RAWIO",), covers=("added_capabilities",))
+@rule(
+    Severity.CRITICAL,
+    _MAN,
+    conditions=("CAP-SYS_RAWIO",),
+    covers=("added_capabilities",),
+    cis=("5.4", "K8S 5.2.9"),
+    attack=("T1611",),
+    cwe=(250,),
+)
 def raw_io_capability(
     sets: CapabilitySets, userns: UserNamespace | None, devices: tuple[DeviceNode, ...] | None
 ) -> Iterator[Outcome]:
@@ -249,6 +277,9 @@ def raw_io_capability(
         "added_capabilities",
         "open_device_policy",
     ),
+    cis=("5.4", "K8S 5.2.9"),
+    attack=("T1611",),
+    cwe=(250,),
 )
 def device_node_capability(
     sets: CapabilitySets, userns: UserNamespace | None, policy: DevicePolicy | None, change: CapabilityChange | None
@@ -285,7 +316,15 @@ def device_node_capability(
     yield _one(sets, "MKNOD", "CAP_MKNOD counts against the host", severity, *more)
 
 
-@rule(Severity.HIGH, _MAN, conditions=("CAP-NET_ADMIN",), covers=("added_capabilities",))
+@rule(
+    Severity.HIGH,
+    _MAN,
+    conditions=("CAP-NET_ADMIN",),
+    covers=("added_capabilities",),
+    cis=("5.4", "K8S 5.2.9"),
+    attack=("T1562.004",),
+    cwe=(250,),
+)
 def network_capability(
     sets: CapabilitySets, userns: UserNamespace | None, namespaces: tuple[Namespace, ...] | None
 ) -> Iterator[Outcome]:
@@ -319,7 +358,15 @@ def network_capability(
         yield _one(sets, "NET_ADMIN", f"CAP_NET_ADMIN counts in {place}", severity)
 
 
-@rule(Severity.LOW, _MAN, conditions=("CAP-NET_RAW",), covers=("added_capabilities",))
+@rule(
+    Severity.LOW,
+    _MAN,
+    conditions=("CAP-NET_RAW",),
+    covers=("added_capabilities",),
+    cis=("5.4", "K8S 5.2.8"),
+    attack=("T1557.002", "T1040"),
+    cwe=(250,),
+)
 def raw_socket_capability(
     sets: CapabilitySets,
     userns: UserNamespace | None,
@@ -354,98 +401,3 @@ def raw_socket_capability(
         host = any(each.kind == "net" and each.host for each in namespaces or ())
         title = f"CAP_NET_RAW counts in {'the host' if host else 'its own network'}"
         yield _one(sets, "NET_RAW", title, Severity.MEDIUM if host else None)
-
-
-def _several(sets: CapabilitySets, userns: UserNamespace | None, mask: int, what: str) -> Iterator[Found]:
-    held = gates.counting(sets, userns) & mask
-    if held:
-        names = ", ".join(caps.names(held))
-        conditions = tuple(["CAP-" + name.removeprefix("CAP_") for name in caps.names(held)])
-        yield Found(f"{names}: {what}", sets.where, (line_of(sets, held),), conditions=conditions)
-
-
-@rule(Severity.HIGH, _MAN, conditions=("CAP-BPF", "CAP-PERFMON", "CAP-SYSLOG"), covers=("added_capabilities",))
-def kernel_view_capability(sets: CapabilitySets, userns: UserNamespace | None) -> Iterator[Outcome]:
-    """The container can look into the kernel.
-
-    CAP_BPF and CAP_PERFMON load programs that read kernel memory and watch every process; CAP_SYSLOG shows kernel
-    addresses, with which an exploit defeats address randomisation.
-
-    Fix: drop them; run the tracing agent on the host.
-
-    ```toml bad
-    [UserNamespace]
-    initial = true
-
-    [CapabilitySets]
-    effective = ["CAP_BPF", "CAP_PERFMON"]
-    permitted = ["CAP_BPF", "CAP_PERFMON"]
-    ```
-
-    ```toml good
-    [UserNamespace]
-    initial = true
-    ```
-    """
-    yield from _several(sets, userns, _KERNEL_VIEW, "the container can look into the kernel")
-
-
-@rule(
-    Severity.HIGH,
-    _MAN,
-    conditions=("CAP-AUDIT_CONTROL", "CAP-AUDIT_READ", "CAP-MAC_ADMIN", "CAP-MAC_OVERRIDE"),
-    covers=("added_capabilities",),
-)
-def policy_capability(sets: CapabilitySets, userns: UserNamespace | None) -> Iterator[Outcome]:
-    """The container can change or read the host's security policy.
-
-    CAP_MAC_ADMIN loads policy for the security module that is meant to confine it; CAP_AUDIT_CONTROL turns the
-    host's audit trail off, CAP_AUDIT_READ reads it.
-
-    Fix: drop them.
-
-    ```toml bad
-    [UserNamespace]
-    initial = true
-
-    [CapabilitySets]
-    effective = ["CAP_MAC_ADMIN"]
-    permitted = ["CAP_MAC_ADMIN"]
-    ```
-
-    ```toml good
-    [UserNamespace]
-    initial = true
-    ```
-    """
-    yield from _several(sets, userns, _POLICY, "the container can change or read the host's security policy")
-
-
-@rule(
-    Severity.MEDIUM,
-    _MAN,
-    conditions=("CAP-SYS_BOOT", "CAP-SYS_TIME", "CAP-WAKE_ALARM", "CAP-BLOCK_SUSPEND", "CAP-CHECKPOINT_RESTORE"),
-    covers=("added_capabilities",),
-)
-def machine_capability(sets: CapabilitySets, userns: UserNamespace | None) -> Iterator[Outcome]:
-    """The container has a hand on the machine itself.
-
-    Its clock, its sleep, a new kernel by kexec, the next process id: they belong to all containers alike.
-
-    Fix: drop them; set the time on the host.
-
-    ```toml bad
-    [UserNamespace]
-    initial = true
-
-    [CapabilitySets]
-    effective = ["CAP_SYS_TIME"]
-    permitted = ["CAP_SYS_TIME"]
-    ```
-
-    ```toml good
-    [UserNamespace]
-    initial = true
-    ```
-    """
-    yield from _several(sets, userns, _MACHINE, "the container has a hand on the machine itself")

@@ -26,7 +26,7 @@ _BASELINE = frozenset(name.removeprefix("CAP_") for name in caps.names(gates.USU
 _JUDGED = caps.mask(["MKNOD", "NET_RAW"])
 
 
-@rule(Severity.LOW, _MAN, conditions=("CAP-ADD",))
+@rule(Severity.LOW, _MAN, conditions=("CAP-ADD",), cis=("5.4", "K8S 5.2.9"), attack=("T1499",), cwe=(250,))
 def resource_capability(sets: CapabilitySets, userns: UserNamespace | None) -> Iterator[Outcome]:
     """The container holds capabilities beyond the usual ones.
 
@@ -57,7 +57,7 @@ def resource_capability(sets: CapabilitySets, userns: UserNamespace | None) -> I
 
 
 @rule(Severity.LOW, "https://kubernetes.io/docs/concepts/security/pod-security-standards/",
-      conditions=("CAP-DROP", "CAP-ADD-ANY"))  # fmt: skip
+      conditions=("CAP-DROP", "CAP-ADD-ANY"), cis=("5.4", "K8S 5.2.10"), cwe=(250,))  # fmt: skip
 def usual_capabilities(
     sets: CapabilitySets, userns: UserNamespace | None, change: CapabilityChange | None
 ) -> Iterator[Outcome]:
@@ -154,7 +154,8 @@ def added_capabilities(change: CapabilityChange, sets: CapabilitySets | None) ->
 
 
 @rule(Severity.LOW, "https://docs.kernel.org/admin-guide/sysctl/user.html",
-      conditions=("CAP-SYS_ADMIN", "CAP-NET_ADMIN", "CAP-BPF", "CAP-PERFMON"))  # fmt: skip
+      conditions=("CAP-SYS_ADMIN", "CAP-NET_ADMIN", "CAP-BPF", "CAP-PERFMON"), attack=("T1068",), cwe=(250,),
+      cve=("CVE-2022-0185", "CVE-2022-25636"))  # fmt: skip
 def capabilities_in_own_namespace(sets: CapabilitySets, userns: UserNamespace | None) -> Iterator[Outcome]:
     """Administrative capabilities open kernel code, if only in an own user namespace.
 
@@ -186,7 +187,7 @@ def capabilities_in_own_namespace(sets: CapabilitySets, userns: UserNamespace | 
                     conditions=conditions)  # fmt: skip
 
 
-@rule(Severity.MEDIUM, _MAN, conditions=("CAP-ADD",))
+@rule(Severity.MEDIUM, _MAN, conditions=("CAP-ADD",), cis=("5.4",), attack=("T1548.001",), cwe=(269,))
 def gainable_capabilities(
     sets: CapabilitySets, userns: UserNamespace | None, no_new_privs: NoNewPrivs | None
 ) -> Iterator[Outcome]:
@@ -223,7 +224,7 @@ def gainable_capabilities(
         yield Found(f"{names} can still be gained", sets.where, (seen(sets, f"CapBnd holds {names}"),))
 
 
-@rule(Severity.MEDIUM, _MAN, conditions=("PRV-AMBIENT",))
+@rule(Severity.MEDIUM, _MAN, conditions=("PRV-AMBIENT",), attack=("T1548",), cwe=(269,))
 def ambient_capabilities(sets: CapabilitySets, identity: Identity, userns: UserNamespace | None) -> Iterator[Outcome]:
     """A process that isn't root passes capabilities on to every program.
 
@@ -257,7 +258,14 @@ def ambient_capabilities(sets: CapabilitySets, identity: Identity, userns: UserN
     yield Found(f"ambient capabilities: {names}", sets.where, (seen(sets, f"CapAmb holds {names}"),), severity)
 
 
-@rule(Severity.LOW, "https://github.com/moby/moby/security/advisories/GHSA-2mm7-x5h6-5pvq", conditions=("PRV-INHERIT",))
+@rule(
+    Severity.LOW,
+    "https://github.com/moby/moby/security/advisories/GHSA-2mm7-x5h6-5pvq",
+    conditions=("PRV-INHERIT",),
+    attack=("T1548",),
+    cwe=(276,),
+    cve=("CVE-2022-24769",),
+)
 def inheritable_capabilities(sets: CapabilitySets) -> Iterator[Outcome]:
     """The inheritable set isn't empty.
 
@@ -288,6 +296,8 @@ def inheritable_capabilities(sets: CapabilitySets) -> Iterator[Outcome]:
     _MAN,
     conditions=("CAP-DAC_OVERRIDE", "CAP-CHOWN", "CAP-FOWNER"),
     covers=("host_path", "usual_capabilities"),
+    attack=("T1611",),
+    cwe=(250,),
 )
 def host_file_capability(
     sets: CapabilitySets,

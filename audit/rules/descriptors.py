@@ -17,7 +17,15 @@ def _line(descriptor: OpenDescriptor) -> str:
     return seen(descriptor, f"descriptor {descriptor.fd}{owner} is {descriptor.target}")
 
 
-@rule(Severity.CRITICAL, _LEAKY, "https://nvd.nist.gov/vuln/detail/CVE-2024-21626", conditions=("FD-HOSTDIR",))
+@rule(
+    Severity.CRITICAL,
+    _LEAKY,
+    "https://nvd.nist.gov/vuln/detail/CVE-2024-21626",
+    conditions=("FD-HOSTDIR",),
+    attack=("T1611",),
+    cwe=(403,),
+    cve=("CVE-2024-21626",),
+)
 def outside_descriptor(descriptor: OpenDescriptor) -> Iterator[Outcome]:
     """A file outside the container is open inside it.
 
@@ -59,7 +67,7 @@ def outside_descriptor(descriptor: OpenDescriptor) -> Iterator[Outcome]:
         yield Found(title, descriptor.where, (_line(descriptor),), Severity.HIGH, key=descriptor.target)
 
 
-@rule(Severity.HIGH, _LEAKY, conditions=("FD-DEV", "FD-NETLINK", "FD-NSFD"))
+@rule(Severity.HIGH, _LEAKY, conditions=("FD-DEV", "FD-NETLINK", "FD-NSFD"), attack=("T1611",), cwe=(403,))
 def leaked_handle(descriptor: OpenDescriptor) -> Iterator[Outcome]:
     """A device, namespace or socket of the host is open inside the container.
 
@@ -101,7 +109,15 @@ def leaked_handle(descriptor: OpenDescriptor) -> Iterator[Outcome]:
     yield Found(title, descriptor.where, (_line(descriptor),), severity, (condition,), key=key)
 
 
-@rule(Severity.CRITICAL, _LEAKY, "https://nvd.nist.gov/vuln/detail/CVE-2024-21626", conditions=("FD-CWD",))
+@rule(
+    Severity.CRITICAL,
+    _LEAKY,
+    "https://nvd.nist.gov/vuln/detail/CVE-2024-21626",
+    conditions=("FD-CWD",),
+    attack=("T1611",),
+    cwe=(403,),
+    cve=("CVE-2024-21626",),
+)
 def outside_directory(directory: WorkingDirectory) -> Iterator[Outcome]:
     """The working directory lies outside the container.
 
@@ -126,7 +142,14 @@ def outside_directory(directory: WorkingDirectory) -> Iterator[Outcome]:
         yield Found(title, directory.where, (seen(directory, f"working directory {directory.path}"),))
 
 
-@rule(Severity.MEDIUM, "https://nvd.nist.gov/vuln/detail/CVE-2019-5736", conditions=("FD-EXE",))
+@rule(
+    Severity.MEDIUM,
+    "https://nvd.nist.gov/vuln/detail/CVE-2019-5736",
+    conditions=("FD-EXE",),
+    attack=("T1611",),
+    cwe=(403,),
+    cve=("CVE-2019-5736",),
+)
 def outside_program(program: Executable) -> Iterator[Outcome]:
     """A program of the host runs inside the container.
 

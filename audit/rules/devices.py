@@ -48,7 +48,15 @@ def _found(device: DeviceNode, what: str, severity: Severity | None, conditions:
     return Found(f"{device.path} can be opened: {what}", device.where, (_line(device),), severity, conditions)
 
 
-@rule(Severity.CRITICAL, _DEVICES, "https://attack.mitre.org/techniques/T1611/", conditions=("DEV-BLOCK",))
+@rule(
+    Severity.CRITICAL,
+    _DEVICES,
+    "https://attack.mitre.org/techniques/T1611/",
+    conditions=("DEV-BLOCK",),
+    cis=("5.18",),
+    attack=("T1611", "T1006"),
+    cwe=(668,),
+)
 def block_device(devices: tuple[DeviceNode, ...], policy: DevicePolicy | None) -> Iterator[Outcome]:
     """A disk of the host can be opened.
 
@@ -89,7 +97,15 @@ def block_device(devices: tuple[DeviceNode, ...], policy: DevicePolicy | None) -
             yield Found(title, found[0].where, evidence, None if sure else Severity.HIGH, key=f"{sure}")
 
 
-@rule(Severity.CRITICAL, _DEVICES, "https://man7.org/linux/man-pages/man4/mem.4.html", conditions=("DEV-MEM",))
+@rule(
+    Severity.CRITICAL,
+    _DEVICES,
+    "https://man7.org/linux/man-pages/man4/mem.4.html",
+    conditions=("DEV-MEM",),
+    cis=("5.18",),
+    attack=("T1611",),
+    cwe=(668,),
+)
 def memory_device(devices: tuple[DeviceNode, ...], policy: DevicePolicy | None) -> Iterator[Outcome]:
     """The machine's memory or I/O ports can be opened.
 
@@ -130,7 +146,7 @@ def memory_device(devices: tuple[DeviceNode, ...], policy: DevicePolicy | None) 
         yield _found(device, what, severity if opens else gates.lower(severity), ("DEV-MEM",))
 
 
-@rule(Severity.HIGH, _CGROUP, conditions=("DEV-ALLOWALL",))
+@rule(Severity.HIGH, _CGROUP, conditions=("DEV-ALLOWALL",), cis=("5.18",), attack=("T1611",), cwe=(276,))
 def open_device_policy(
     policy: DevicePolicy, sets: CapabilitySets | None, identity: Identity | None, userns: UserNamespace | None
 ) -> Iterator[Outcome]:
@@ -196,6 +212,9 @@ _NAMED = {"userfaultfd": ("DEV-UFFD", "page faults in user space", Severity.LOW)
     Severity.LOW,
     _DEVICES,
     conditions=("DEV-KVM", "DEV-TUN", "DEV-FUSE", "DEV-VHOST", "DEV-VFIO", "DEV-GPU", "DEV-INPUT", "DEV-UFFD"),
+    cis=("5.18",),
+    attack=("T1068",),
+    cwe=(668,),
 )
 def extra_device(devices: tuple[DeviceNode, ...], policy: DevicePolicy | None) -> Iterator[Outcome]:
     """A device opens more of the kernel than containers have.

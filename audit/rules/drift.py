@@ -21,6 +21,8 @@ _CONDITIONS = {
     Severity.MEDIUM,
     "https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md",
     conditions=("DRF-CAPS", "DRF-SECCOMP", "DRF-LSM", "DRF-MOUNT", "DRF-NS", "DRF-LIMITS"),
+    attack=("T1562.001",),
+    cwe=(693,),
 )
 def declared_otherwise(declared: Declared) -> Iterator[Outcome]:
     """The kernel's state differs from the declaration.

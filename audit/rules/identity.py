@@ -13,7 +13,6 @@ from stockade.audit.facts import (
     Privileged,
     Process,
     SeccompState,
-    SharedIds,
     UserNamespace,
 )
 from stockade.audit.report import Severity
@@ -36,6 +35,7 @@ _SYS_ADMIN = caps.mask(["SYS_ADMIN"])
         "ambient_capabilities", "new_privileges", "no_seccomp", "weak_seccomp", "open_device_policy", "unmasked_paths",
         "lsm_unconfined", "added_capabilities", "seccomp_left_to_engine",
     ),
+    cis=("5.5", "K8S 5.2.2"), attack=("T1611",), cwe=(250,),
 )  # fmt: skip
 def privileged(
     *,
@@ -124,6 +124,9 @@ def _switched(switch: Privileged, sets: CapabilitySets, userns: UserNamespace | 
     "https://docs.docker.com/engine/security/userns-remap/",
     conditions=("PRV-HOSTROOT", "NS-USER"),
     covers=("root_in_container",),
+    cis=("2.9", "5.31"),
+    attack=("T1611",),
+    cwe=(250,),
 )
 def host_root(identity: Identity, userns: UserNamespace | None) -> Iterator[Outcome]:
     """The container's root is the host's root.
@@ -155,7 +158,7 @@ def host_root(identity: Identity, userns: UserNamespace | None) -> Iterator[Outc
     if root is None:
         yield CannotTell("the host's ids of the process are not known", identity.where)
     elif root:
-        ids = _ids(identity.host_uids or identity.uids)
+        ids = listed(identity.host_uids or identity.uids)
         evidence = [said(identity, f"host uids {ids}", f"user {identity.user or ids}")]
         if userns:
             evidence.append(seen(userns, "initial user namespace" if userns.initial else f"uid_map {maps}"))
@@ -165,7 +168,8 @@ def host_root(identity: Identity, userns: UserNamespace | None) -> Iterator[Outc
         yield Found(title, userns.where, (seen(userns, f"uid_map {maps}"),), Severity.LOW)
 
 
-def _ids(ids: tuple[int, ...] | None) -> str:
+def listed(ids: tuple[int, ...] | None) -> str:
+    """Give ids as one text."""
     return " ".join(str(each) for each in ids or ())
 
 
@@ -173,6 +177,8 @@ def _ids(ids: tuple[int, ...] | None) -> str:
     Severity.MEDIUM,
     "https://docs.docker.com/build/building/best-practices/#user",
     conditions=("PRV-ROOT", "PRV-UID0"),
+    cis=("4.1", "K8S 5.2.7"),
+    cwe=(250,),
 )
 def root_in_container(identity: Identity, userns: UserNamespace | None) -> Iterator[Outcome]:
     """The program runs as root inside the container.
@@ -201,7 +207,7 @@ def root_in_container(identity: Identity, userns: UserNamespace | None) -> Itera
             yield CannotTell("the ids inside are not known", identity.where)
     elif 0 in identity.uids and gates.host_root(identity, userns) is not True:
         severity = Severity.LOW if gates.host_root(identity, userns) is False else Severity.MEDIUM
-        ids = f"uids {_ids(identity.uids)}, on the host {_ids(identity.host_uids) or 'unknown'}"
+        ids = f"uids {listed(identity.uids)}, on the host {listed(identity.host_uids) or 'unknown'}"
         evidence = (said(identity, ids, f"user {identity.user or identity.uids[1]}"),)
         yield Found("the program runs as root inside the container", identity.where, evidence, severity)
 
@@ -210,6 +216,9 @@ def root_in_container(identity: Identity, userns: UserNamespace | None) -> Itera
     Severity.MEDIUM,
     "https://docs.kernel.org/userspace-api/no_new_privs.html",
     conditions=("PRV-NNP",),
+    cis=("2.14", "5.26", "K8S 5.2.6"),
+    attack=("T1548.001",),
+    cwe=(269,),
 )
 def new_privileges(
     no_new_privs: NoNewPrivs, identity: Identity | None, userns: UserNamespace | None
@@ -242,112 +251,13 @@ def new_privileges(
     yield Found(title, no_new_privs.where, (line,), Severity.LOW if little else None)
 
 
-# group -> what its members can do
-_ROOT_GROUPS = {
-    "docker": "start a privileged container",
-    "podman": "start a privileged container",
-    "lxd": "start a privileged container",
-    "incus": "start a privileged container",
-    "incus-admin": "start a privileged container",
-    "libvirt": "start a virtual machine on any disk",
-    "disk": "read and write the host's disks",
-    "kmem": "read kernel memory",
-}
-_LESSER_GROUPS = {
-    "shadow": "read password hashes",
-    "adm": "read the host's logs",
-    "systemd-journal": "read the host's logs",
-    "kvm": "use the hypervisor",
-    "root": "use files of the group root",
-}
-
-
-@rule(
-    Severity.HIGH,
-    "https://docs.docker.com/engine/install/linux-postinstall/",
-    "https://wiki.debian.org/SystemGroups",
-    conditions=("PRV-GROUP",),
-)
-def sensitive_group(identity: Identity, userns: UserNamespace | None) -> Iterator[Outcome]:
-    """The process belongs to a group that owns the host's sockets or devices.
-
-    Group membership is checked by the host's number. A process in the host's group docker or disk is root as soon
-    as the engine's socket or a disk's node is in its view.
-
-    Severity: high for groups that amount to root (docker, lxd, disk, ...), low for others; none for host root itself.
-
-    Fix: leave the group out (--group-add, supplementalGroups), or map the groups to a subordinate range.
-
-    ```toml bad
-    [Identity]
-    host_groups = [101000, 998]
-    host_group_names = ["docker"]
-    ```
-
-    ```toml good
-    [Identity]
-    host_groups = [101000]
-    host_group_names = ["users"]
-    ```
-    """
-    if gates.host_root(identity, userns):
-        return
-    if identity.host_groups is None and not identity.host_group_names:
-        yield CannotTell("the groups of the host are not known", identity.where)
-    for name in sorted({*identity.host_group_names, *identity.group_names}):
-        if name in _ROOT_GROUPS or name in _LESSER_GROUPS:
-            can = _ROOT_GROUPS.get(name) or _LESSER_GROUPS[name]
-            title = f"the process is in the host's group {name}, whose members can {can}"
-            evidence = (said(identity, f"host groups {_ids(identity.host_groups)}", f"group {name}"),)
-            severity = None if name in _ROOT_GROUPS else Severity.LOW
-            yield Found(title, identity.where, evidence, severity, key=name)
-
-
-@rule(Severity.LOW, "https://avd.aquasec.com/misconfig/ksv020", conditions=("PRV-LOWUID",))
-def host_account(identity: Identity, userns: UserNamespace | None) -> Iterator[Outcome]:
-    """The process has the uid of an account of the host.
-
-    Two programs with one uid can signal and trace each other and own each other's files wherever they meet: in a shared
-    pid namespace, on a shared volume, and after an escape.
-
-    Severity: none where the account started the container itself, as rootless engines do.
-
-    Fix: map the ids to a subordinate range, or choose an id that no account has (10000 and above).
-
-    ```toml bad
-    [Identity]
-    uids = [33, 33, 33, 33]
-    host_uids = [33, 33, 33, 33]
-    host_user = "www-data"
-    ```
-
-    ```toml good
-    [Identity]
-    uids = [1000, 1000, 1000, 1000]
-    host_uids = [1000, 1000, 1000, 1000]
-    host_user = "ada"
-
-    [UserNamespace]
-    uid_map = ["1000:1000:1"]
-    owner_uid = 1000
-    ```
-    """
-    if identity.host_uids is None:
-        yield CannotTell("the host's ids of the process are not known", identity.where)
-        return
-    if not identity.host_user or gates.host_root(identity, userns):
-        return
-    uid = identity.host_uids[1]
-    if userns and not userns.initial and userns.owner_uid == uid:
-        return
-    title = f"the process has the uid of the host's account {identity.host_user}"
-    yield Found(title, identity.where, (seen(identity, f"host uid {uid} is {identity.host_user}"),))
-
-
 @rule(
     Severity.HIGH,
     "https://www.cisecurity.org/benchmark/docker",
     conditions=("PRV-EXEC",),
+    cis=("5.23", "5.24"),
+    attack=("T1609",),
+    cwe=(269,),
 )
 def process_exceeds_first(
     *,
@@ -438,29 +348,3 @@ def _lacking(
     confined = any(label.mode in {"enforce", "complain"} for label in labels)
     if confined and process.lsm and process.lsm.startswith("unconfined"):
         yield "no security module's confinement"
-
-
-@rule(Severity.LOW, "https://man7.org/linux/man-pages/man5/subuid.5.html", conditions=("PRV-MAPOVER",))
-def shared_ids(shared: SharedIds) -> Iterator[Outcome]:
-    """Two containers of different owners have the same ids on the host.
-
-    The kernel can't tell their processes and files apart: where they meet, on a shared volume or after an escape, each
-    can read, signal and trace the other.
-
-    Fix: give each owner, and each tenant, a range of its own in /etc/subuid and /etc/subgid.
-
-    ```toml bad
-    [[SharedIds]]
-    other = "container:db"
-    ids = "0:100000:65536"
-    ```
-
-    ```toml good
-    [UserNamespace]
-    uid_map = ["0:165536:65536"]
-    ```
-    """
-    ids = f"{shared.ids.host} to {shared.ids.host + shared.ids.size - 1}"
-    yield Found(
-        f"{shared.other} has the same host ids", shared.where, (seen(shared, f"both map {ids}"),), key=shared.other
-    )

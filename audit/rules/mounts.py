@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from stockade.audit import gates
 from stockade.audit.facts import CapabilitySets, EngineSocket, Identity, Mount, UserNamespace
 from stockade.audit.report import Severity
-from stockade.audit.rule import CannotTell, Found, Outcome, is_declared, rule, seen, several
+from stockade.audit.rule import CannotTell, Found, Outcome, is_declared, rule, seen
 from stockade.audit.rules.known import engine_made, is_host_file, normal, within
 from stockade.audit.rules.sensitive import Sensitive, sensitive
 from stockade.sandbox.linux import capabilities as caps
@@ -29,6 +29,9 @@ def _line(mount: Mount) -> str:
     _T1611,
     "https://docs.docker.com/engine/security/#docker-daemon-attack-surface",
     conditions=("MNT-SOCK", "FD-SOCK", "MNT-DBUS"),
+    cis=("5.32",),
+    attack=("T1611", "T1610"),
+    cwe=(250,),
 )
 def engine_socket(socket: EngineSocket) -> Iterator[Outcome]:
     """A container engine's socket can be reached.
@@ -70,7 +73,7 @@ def engine_socket(socket: EngineSocket) -> Iterator[Outcome]:
     )
 
 
-@rule(Severity.CRITICAL, _T1611, conditions=("MNT-ROOT",))
+@rule(Severity.CRITICAL, _T1611, conditions=("MNT-ROOT",), cis=("5.6", "K8S 5.2.12"), attack=("T1611",), cwe=(668,))
 def host_root_mounted(mount: Mount, identity: Identity | None, userns: UserNamespace | None) -> Iterator[Outcome]:
     """The host's root directory is mounted.
 
@@ -114,6 +117,9 @@ def host_root_mounted(mount: Mount, identity: Identity | None, userns: UserNames
     _T1611,
     _PSS,
     conditions=("MNT-SENS", "MNT-RUNTIME", "MNT-CRON", "MNT-VARLOG"),
+    cis=("5.6", "K8S 5.2.12"),
+    attack=("T1611", "T1053.003"),
+    cwe=(668,),
 )
 def sensitive_host_path(mount: Mount, identity: Identity | None, userns: UserNamespace | None) -> Iterator[Outcome]:
     """A sensitive directory of the host is mounted.
@@ -165,7 +171,14 @@ def _sensitive(mount: Mount) -> Sensitive | None:
     return sensitive(path, writable=mount.writable) if path != "/" else None
 
 
-@rule(Severity.MEDIUM, _PSS, conditions=("MNT-HOSTPATH", "MNT-RW", "MNT-FLAGS"))
+@rule(
+    Severity.MEDIUM,
+    _PSS,
+    conditions=("MNT-HOSTPATH", "MNT-RW", "MNT-FLAGS"),
+    cis=("5.6", "K8S 5.2.12"),
+    attack=("T1611",),
+    cwe=(668,),
+)
 def host_path(
     mount: Mount,
     identity: Identity | None,
@@ -220,7 +233,14 @@ def host_path(
 _PUBLIC = ("/usr", "/lib", "/lib32", "/lib64", "/libx32", "/bin", "/sbin", "/etc")
 
 
-@rule(Severity.CRITICAL, _T1611, conditions=("MNT-PROC", "MNT-SYS", "MNT-DEV"))
+@rule(
+    Severity.CRITICAL,
+    _T1611,
+    conditions=("MNT-PROC", "MNT-SYS", "MNT-DEV"),
+    cis=("5.6", "K8S 5.2.12"),
+    attack=("T1611",),
+    cwe=(668,),
+)
 def host_kernel_files(mount: Mount, identity: Identity | None, userns: UserNamespace | None) -> Iterator[Outcome]:
     """The host's /proc, /sys or /dev is mounted.
 
@@ -263,56 +283,12 @@ def host_kernel_files(mount: Mount, identity: Identity | None, userns: UserNames
 
 
 @rule(
-    Severity.HIGH,
-    "https://unit42.paloaltonetworks.com/cve-2022-0492-cgroups/",
-    conditions=("MNT-CGROUP",),
-)
-def cgroup_writable(
-    mounts: tuple[Mount, ...], identity: Identity | None, userns: UserNamespace | None
-) -> Iterator[Outcome]:
-    """A cgroup file system is mounted writable.
-
-    The container can lift its own limits. In cgroup v1, host root can also set release_agent, a program that the kernel
-    runs on the host, and allow itself every device.
-
-    Severity: low for cgroup v2, which has neither; none for v2 and low for v1 where the process isn't host root.
-
-    Fix: mount it read-only; nested managers such as systemd work with cgroup v2 in a user namespace.
-
-    ```toml bad
-    [Identity]
-    host_uids = [101000, 101000, 101000, 101000]
-
-    [[Mount]]
-    destination = "/sys/fs/cgroup/memory"
-    fstype = "cgroup"
-    writable = true
-    options = ["rw"]
-    ```
-
-    ```toml good
-    [[Mount]]
-    destination = "/sys/fs/cgroup/memory"
-    fstype = "cgroup"
-    writable = false
-    options = ["ro"]
-    ```
-    """
-    root = gates.may_be_host_root(identity, userns)
-    for fstype, version in (("cgroup", "v1"), ("cgroup2", "v2")):
-        found = [mount for mount in mounts if mount.fstype == fstype and mount.writable]
-        if found and (root or version == "v1"):
-            title = f"cgroup {version} is writable at {found[0].destination}"
-            title += f", and {len(found) - 1} more" if found[1:] else ""
-            evidence = several(found, [f"{mount.destination} {fstype} rw" for mount in found])
-            severity = Severity.HIGH if root and version == "v1" else Severity.LOW
-            yield Found(title, found[0].where, evidence, severity, key=version)
-
-
-@rule(
     Severity.MEDIUM,
     "https://docs.kernel.org/filesystems/sharedsubtree.html",
     conditions=("MNT-PROP",),
+    cis=("5.20",),
+    attack=("T1611",),
+    cwe=(668,),
 )
 def shared_propagation(mount: Mount, sets: CapabilitySets | None, userns: UserNamespace | None) -> Iterator[Outcome]:
     """Mounts that the container makes appear on the host.
@@ -348,78 +324,3 @@ def shared_propagation(mount: Mount, sets: CapabilitySets | None, userns: UserNa
         title = f"what the host mounts later appears below {mount.destination}"
         line = seen(mount, f"{mount.destination} is a slave of the host's {mount.host_path}")
         yield Found(title, mount.where, (line,), Severity.INFO, key=mount.destination)
-
-
-_CONTROL = {
-    "debugfs": "kernel debugging",
-    "tracefs": "kernel tracing",
-    "securityfs": "security policy",
-    "bpf": "pinned kernel programs",
-    "configfs": "kernel objects",
-    "efivarfs": "firmware variables",
-    "pstore": "crash records",
-    "fuse.lxcfs": "cgroups through lxcfs",
-}
-
-
-@rule(Severity.HIGH, "https://docs.kernel.org/filesystems/debugfs.html", conditions=("MNT-PSEUDO", "MNT-LXCFS"))
-def kernel_filesystem(mount: Mount, identity: Identity | None, userns: UserNamespace | None) -> Iterator[Outcome]:
-    """A file system that controls the kernel is mounted.
-
-    debugfs, tracefs, securityfs, bpffs, configfs and efivarfs are made for the administrator: through them host
-    root reads kernel memory, traces all processes, changes policy or bricks the machine.
-
-    Severity: low when it is read-only or the process isn't host root, info when both.
-
-    Fix: leave it out.
-
-    ```toml bad
-    [[Mount]]
-    destination = "/sys/kernel/debug"
-    fstype = "debugfs"
-    writable = true
-    options = ["rw"]
-    ```
-
-    ```toml good
-    [[Mount]]
-    destination = "/dev/mqueue"
-    fstype = "mqueue"
-    writable = true
-    options = ["rw", "nosuid", "nodev", "noexec"]
-    ```
-    """
-    if mount.fstype not in _CONTROL:
-        return
-    root = gates.may_be_host_root(identity, userns)
-    closed = (not mount.writable) + (not root)
-    severity = (None, Severity.LOW, Severity.INFO)[closed]
-    conditions = ("MNT-LXCFS",) if mount.fstype == "fuse.lxcfs" else ("MNT-PSEUDO",)
-    title = f"{mount.fstype} ({_CONTROL[mount.fstype]}) is mounted at {mount.destination}"
-    line = seen(mount, f"{mount.destination} {mount.fstype} {'rw' if mount.writable else 'ro'}")
-    yield Found(title, mount.where, (line,), severity, conditions)
-
-
-@rule(Severity.LOW, "https://www.cisecurity.org/benchmark/docker", conditions=("MNT-ROFS",))
-def writable_root(mount: Mount) -> Iterator[Outcome]:
-    """The container's root file system is writable.
-
-    An attacker changes the program itself and stays; what runs differs from the image.
-
-    Fix: make it read-only (--read-only) and mount a tmpfs or a volume where the program writes.
-
-    ```toml bad
-    [[Mount]]
-    destination = "/"
-    writable = true
-    options = ["rw", "nosuid", "nodev"]
-    ```
-
-    ```toml good
-    [[Mount]]
-    destination = "/"
-    writable = false
-    ```
-    """
-    if mount.destination == "/" and mount.writable and mount.fstype != "tmpfs":
-        yield Found("the container's root file system is writable", mount.where, (seen(mount, "/ is mounted rw"),))

@@ -41,6 +41,8 @@ def _judge(
     _MAN,
     conditions=("NS-MNT",),
     covers=("host_pid_namespace", "host_network", "host_ipc_namespace", "host_uts_namespace", "host_cgroup_namespace"),
+    attack=("T1611",),
+    cwe=(653,),
 )
 def host_mount_namespace(
     namespaces: tuple[Namespace, ...], identity: Identity | None, userns: UserNamespace | None
@@ -70,7 +72,9 @@ def host_mount_namespace(
     yield from _judge(namespaces, "mnt", "the process sees the host's file system tree", severity)
 
 
-@rule(Severity.HIGH, _MAN, _PSS, conditions=("NS-PID",))
+@rule(
+    Severity.HIGH, _MAN, _PSS, conditions=("NS-PID",), cis=("5.16", "K8S 5.2.3"), attack=("T1611", "T1057"), cwe=(653,)
+)
 def host_pid_namespace(
     namespaces: tuple[Namespace, ...],
     identity: Identity | None,
@@ -107,6 +111,10 @@ def host_pid_namespace(
     _MAN,
     "https://github.com/containerd/containerd/security/advisories/GHSA-36xw-fx78-c5r4",
     conditions=("NS-NET", "NET-ABSTRACT"),
+    cis=("5.10", "K8S 5.2.5"),
+    attack=("T1611", "T1046"),
+    cwe=(653,),
+    cve=("CVE-2020-15257",),
 )
 def host_network(
     namespaces: tuple[Namespace, ...],
@@ -140,7 +148,7 @@ def host_network(
     yield from _judge(namespaces, "net", "the container is in the host's network", severity)
 
 
-@rule(Severity.MEDIUM, _MAN, _PSS, conditions=("NS-IPC",))
+@rule(Severity.MEDIUM, _MAN, _PSS, conditions=("NS-IPC",), cis=("5.17", "K8S 5.2.4"), attack=("T1611",), cwe=(653,))
 def host_ipc_namespace(namespaces: tuple[Namespace, ...]) -> Iterator[Outcome]:
     """The container shares the host's System V IPC and POSIX queues.
 
@@ -163,7 +171,7 @@ def host_ipc_namespace(namespaces: tuple[Namespace, ...]) -> Iterator[Outcome]:
     yield from _judge(namespaces, "ipc", "the container shares the host's IPC")
 
 
-@rule(Severity.LOW, _MAN, conditions=("NS-UTS",))
+@rule(Severity.LOW, _MAN, conditions=("NS-UTS",), cis=("5.21",), cwe=(653,))
 def host_uts_namespace(
     namespaces: tuple[Namespace, ...], sets: CapabilitySets | None, userns: UserNamespace | None
 ) -> Iterator[Outcome]:
@@ -198,6 +206,9 @@ def host_uts_namespace(
     Severity.LOW,
     "https://github.com/opencontainers/runc/security/advisories/GHSA-m8cg-xc2p-r3fc",
     conditions=("NS-CGROUP",),
+    attack=("T1082",),
+    cwe=(653,),
+    cve=("CVE-2023-25809",),
 )
 def host_cgroup_namespace(namespaces: tuple[Namespace, ...]) -> Iterator[Outcome]:
     """The container sees the host's cgroup tree.
@@ -222,7 +233,7 @@ def host_cgroup_namespace(namespaces: tuple[Namespace, ...]) -> Iterator[Outcome
     yield from _judge(namespaces, "cgroup", "the container sees the host's cgroup tree")
 
 
-@rule(Severity.LOW, _MAN, conditions=("NS-JOIN",))
+@rule(Severity.LOW, _MAN, conditions=("NS-JOIN",), attack=("T1021",), cwe=(653,))
 def joined_namespace(namespace: Namespace) -> Iterator[Outcome]:
     """The container shares a namespace with another container.
 

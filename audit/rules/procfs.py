@@ -71,6 +71,8 @@ def _absent(file: ControlFile) -> DoesNotApply:
     _SYSCTL,
     "https://man7.org/linux/man-pages/man5/core.5.html",
     conditions=("PROC-CORE", "PROC-MODPROBE", "PROC-HOTPLUG", "PROC-BINFMT"),
+    attack=("T1611", "T1068"),
+    cwe=(732,),
 )
 def helper_program(files: tuple[ControlFile, ...]) -> Iterator[Outcome]:
     """The container can name a program that the kernel runs on the host.
@@ -112,6 +114,9 @@ def helper_program(files: tuple[ControlFile, ...]) -> Iterator[Outcome]:
     "https://man7.org/linux/man-pages/man7/cgroups.7.html",
     "https://unit42.paloaltonetworks.com/cve-2022-0492-cgroups/",
     conditions=("PROC-RELEASE", "PROC-DEVALLOW"),
+    attack=("T1611",),
+    cwe=(732,),
+    cve=("CVE-2022-0492",),
 )
 def cgroup_control(files: tuple[ControlFile, ...]) -> Iterator[Outcome]:
     """The container can write cgroup files that lead to the host.
@@ -151,6 +156,8 @@ def cgroup_control(files: tuple[ControlFile, ...]) -> Iterator[Outcome]:
     Severity.HIGH,
     "https://docs.kernel.org/admin-guide/sysrq.html",
     conditions=("PROC-SYSRQ", "PROC-POWEROFF", "PROC-SECURITYFS", "PROC-EFI"),
+    attack=("T1529",),
+    cwe=(732,),
 )
 def kernel_command(files: tuple[ControlFile, ...]) -> Iterator[Outcome]:
     """The container can command the kernel.
@@ -186,7 +193,13 @@ def kernel_command(files: tuple[ControlFile, ...]) -> Iterator[Outcome]:
             yield Found(f"{file.path} can be written: {what}", file.where, (_opened(file),), conditions=(condition,))
 
 
-@rule(Severity.MEDIUM, _SYSCTL, conditions=("PROC-SYSANY", "PROC-PANIC", "PROC-SUIDDUMP", "PROC-UMH"))
+@rule(
+    Severity.MEDIUM,
+    _SYSCTL,
+    conditions=("PROC-SYSANY", "PROC-PANIC", "PROC-SUIDDUMP", "PROC-UMH"),
+    attack=("T1499",),
+    cwe=(732,),
+)
 def global_sysctl(files: tuple[ControlFile, ...]) -> Iterator[Outcome]:
     """The container can write sysctls of the whole machine.
 
@@ -226,7 +239,7 @@ def global_sysctl(files: tuple[ControlFile, ...]) -> Iterator[Outcome]:
         yield Found(title, found[0].where, evidence, severity, (condition,), key=condition)
 
 
-@rule(Severity.HIGH, _PROC, conditions=("PROC-KCORE",))
+@rule(Severity.HIGH, _PROC, conditions=("PROC-KCORE",), attack=("T1003.007",), cwe=(200,))
 def kernel_memory(files: tuple[ControlFile, ...]) -> Iterator[Outcome]:
     """The container can read kernel memory.
 
@@ -257,7 +270,7 @@ def kernel_memory(files: tuple[ControlFile, ...]) -> Iterator[Outcome]:
             yield Found(f"{file.path} can be read: kernel memory", file.where, (_opened(file),))
 
 
-@rule(Severity.LOW, _PROC, conditions=("PROC-INFO",))
+@rule(Severity.LOW, _PROC, conditions=("PROC-INFO",), attack=("T1082",), cwe=(200,))
 def kernel_information(files: tuple[ControlFile, ...]) -> Iterator[Outcome]:
     """The container can read about the kernel and the machine.
 
@@ -294,6 +307,8 @@ def kernel_information(files: tuple[ControlFile, ...]) -> Iterator[Outcome]:
     "https://kubernetes.io/docs/concepts/security/pod-security-standards/",
     "https://docs.docker.com/reference/cli/docker/container/run/#security-opt",
     conditions=("PROC-UNMASK",),
+    attack=("T1611",),
+    cwe=(732,),
 )
 def unmasked_paths(
     masks: tuple[Mask, ...], identity: Identity | None, userns: UserNamespace | None
@@ -345,6 +360,9 @@ def unmasked_paths(
     Severity.HIGH,
     "https://github.com/opencontainers/runc/security/advisories/GHSA-9493-h29p-rfm2",
     conditions=("PROC-MASKDRIFT",),
+    attack=("T1611",),
+    cwe=(367,),
+    cve=("CVE-2025-31133", "CVE-2025-52565", "CVE-2025-52881"),
 )
 def ineffective_mask(mask: Mask) -> Iterator[Outcome]:
     """A declared mask isn't in effect.

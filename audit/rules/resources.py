@@ -19,7 +19,7 @@ def _unlimited(limits: tuple[CgroupLimit, ...], name: str, title: str, condition
         yield Found(title, found.where, (line,), conditions=(condition,), key=name)
 
 
-@rule(Severity.MEDIUM, _T1499, _CGROUP, conditions=("RES-PIDS",))
+@rule(Severity.MEDIUM, _T1499, _CGROUP, conditions=("RES-PIDS",), cis=("5.29",), attack=("T1499",), cwe=(770,))
 def process_limit(limits: tuple[CgroupLimit, ...]) -> Iterator[Outcome]:
     """The number of processes has no limit.
 
@@ -42,7 +42,16 @@ def process_limit(limits: tuple[CgroupLimit, ...]) -> Iterator[Outcome]:
     yield from _unlimited(limits, "pids", "the number of processes has no limit", "RES-PIDS")
 
 
-@rule(Severity.LOW, _T1499, _CGROUP, conditions=("RES-MEM", "RES-SWAP"), covers=("unbounded_tmpfs",))
+@rule(
+    Severity.LOW,
+    _T1499,
+    _CGROUP,
+    conditions=("RES-MEM", "RES-SWAP"),
+    covers=("unbounded_tmpfs",),
+    cis=("5.11",),
+    attack=("T1499",),
+    cwe=(770,),
+)
 def memory_limit(limits: tuple[CgroupLimit, ...]) -> Iterator[Outcome]:
     """The memory has no limit.
 
@@ -65,7 +74,7 @@ def memory_limit(limits: tuple[CgroupLimit, ...]) -> Iterator[Outcome]:
     yield from _unlimited(limits, "memory", "the memory has no limit", "RES-MEM")
 
 
-@rule(Severity.LOW, _T1499, _CGROUP, conditions=("RES-CPU",))
+@rule(Severity.LOW, _T1499, _CGROUP, conditions=("RES-CPU",), cis=("5.12",), attack=("T1499", "T1496"), cwe=(770,))
 def processor_limit(limits: tuple[CgroupLimit, ...]) -> Iterator[Outcome]:
     """The processor time has no limit.
 
@@ -88,7 +97,13 @@ def processor_limit(limits: tuple[CgroupLimit, ...]) -> Iterator[Outcome]:
     yield from _unlimited(limits, "cpu", "the processor time has no limit", "RES-CPU")
 
 
-@rule(Severity.LOW, "https://docs.kernel.org/filesystems/tmpfs.html", conditions=("RES-TMPFS", "RES-SHM"))
+@rule(
+    Severity.LOW,
+    "https://docs.kernel.org/filesystems/tmpfs.html",
+    conditions=("RES-TMPFS", "RES-SHM"),
+    attack=("T1499",),
+    cwe=(770,),
+)
 def unbounded_tmpfs(mount: Mount, limits: tuple[CgroupLimit, ...] | None) -> Iterator[Outcome]:
     """A tmpfs has no size.
 
@@ -127,7 +142,13 @@ def unbounded_tmpfs(mount: Mount, limits: tuple[CgroupLimit, ...] | None) -> Ite
         yield Found(title, mount.where, (seen(mount, f"{mount.destination} tmpfs without size="),))
 
 
-@rule(Severity.MEDIUM, "https://man7.org/linux/man-pages/man5/proc_pid_oom_score_adj.5.html", conditions=("RES-OOM",))
+@rule(
+    Severity.MEDIUM,
+    "https://man7.org/linux/man-pages/man5/proc_pid_oom_score_adj.5.html",
+    conditions=("RES-OOM",),
+    attack=("T1499",),
+    cwe=(770,),
+)
 def oom_protected(score: OomScoreAdj) -> Iterator[Outcome]:
     """The kernel ends other programs before this container.
 
@@ -150,7 +171,14 @@ def oom_protected(score: OomScoreAdj) -> Iterator[Outcome]:
         yield Found(title, score.where, (seen(score, f"oom_score_adj {score.value}"),))
 
 
-@rule(Severity.LOW, "https://man7.org/linux/man-pages/man2/getrlimit.2.html", conditions=("RES-ULIMIT",))
+@rule(
+    Severity.LOW,
+    "https://man7.org/linux/man-pages/man2/getrlimit.2.html",
+    conditions=("RES-ULIMIT",),
+    cis=("5.19",),
+    attack=("T1499",),
+    cwe=(770,),
+)
 def descriptor_limit(limit: ResourceLimit) -> Iterator[Outcome]:
     """The number of open files has no limit.
 
@@ -178,7 +206,14 @@ def descriptor_limit(limit: ResourceLimit) -> Iterator[Outcome]:
         yield Found(title, limit.where, (seen(limit, f"nofile hard limit {limit.hard or 'unlimited'}"),))
 
 
-@rule(Severity.LOW, "https://www.cisecurity.org/benchmark/docker", conditions=("RES-CGPARENT",))
+@rule(
+    Severity.LOW,
+    "https://www.cisecurity.org/benchmark/docker",
+    conditions=("RES-CGPARENT",),
+    cis=("5.25",),
+    attack=("T1499",),
+    cwe=(770,),
+)
 def host_cgroup(cgroup: CgroupMembership) -> Iterator[Outcome]:
     """The container has no cgroup of its own.
 
@@ -205,7 +240,7 @@ def host_cgroup(cgroup: CgroupMembership) -> Iterator[Outcome]:
         yield Found(title, cgroup.where, (seen(cgroup, f"cgroup {cgroup.path}"),))
 
 
-@rule(Severity.INFO, _CGROUP, conditions=("RES-CGV1",), scope="host")
+@rule(Severity.INFO, _CGROUP, conditions=("RES-CGV1",), scope="host", cwe=(1104,))
 def old_cgroups(host: Host) -> Iterator[Outcome]:
     """The host uses cgroup v1.
 

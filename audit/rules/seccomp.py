@@ -55,7 +55,9 @@ _FOR_ANYONE = frozenset(
 )
 
 
-@rule(Severity.HIGH, _SECCOMP, _MAN, conditions=("SEC-SECCOMP",))
+@rule(
+    Severity.HIGH, _SECCOMP, _MAN, conditions=("SEC-SECCOMP",), cis=("5.22", "K8S 5.7.2"), attack=("T1068",), cwe=(693,)
+)
 def no_seccomp(seccomp: SeccompState, identity: Identity | None, userns: UserNamespace | None) -> Iterator[Outcome]:
     """No system call filter is loaded.
 
@@ -85,7 +87,7 @@ def no_seccomp(seccomp: SeccompState, identity: Identity | None, userns: UserNam
         yield Found("no system call filter is loaded", seccomp.where, (line,), severity)
 
 
-@rule(Severity.MEDIUM, _SECCOMP, _MAN, conditions=("SEC-WEAK",))
+@rule(Severity.MEDIUM, _SECCOMP, _MAN, conditions=("SEC-WEAK",), cis=("5.22",), attack=("T1068",), cwe=(693,))
 def weak_seccomp(filter_: SeccompFilter, state: SeccompState | None) -> Iterator[Outcome]:
     """The system call filter lets dangerous calls through.
 
@@ -120,7 +122,7 @@ def weak_seccomp(filter_: SeccompFilter, state: SeccompState | None) -> Iterator
     yield Found(title, filter_.where, evidence, severity, key=" ".join(opened))
 
 
-@rule(Severity.MEDIUM, _MAN, conditions=("SEC-ARCH",))
+@rule(Severity.MEDIUM, _MAN, conditions=("SEC-ARCH",), attack=("T1068",), cwe=(693,))
 def foreign_calls(filter_: SeccompFilter) -> Iterator[Outcome]:
     """The filter can be passed by another architecture's entry.
 
@@ -145,7 +147,9 @@ def foreign_calls(filter_: SeccompFilter) -> Iterator[Outcome]:
         yield Found(title, filter_.where, (seen(filter_, f"denied calls go through as {entries}"),))
 
 
-@rule(Severity.LOW, "https://man7.org/linux/man-pages/man2/seccomp_unotify.2.html", conditions=("SEC-NOTIFY",))
+@rule(
+    Severity.LOW, "https://man7.org/linux/man-pages/man2/seccomp_unotify.2.html", conditions=("SEC-NOTIFY",), cwe=(367,)
+)
 def notifying_filter(filter_: SeccompFilter) -> Iterator[Outcome]:
     """The filter asks another process to decide.
 
@@ -220,6 +224,9 @@ _OPEN_LABELS = ("unconfined", "spc_t", "super_t", "unlabeled")
     "https://docs.docker.com/engine/security/apparmor/",
     "https://man7.org/linux/man-pages/man8/container_selinux.8.html",
     conditions=("SEC-AA", "SEC-SEL", "SEC-AACOMPLAIN"),
+    cis=("5.2", "5.3"),
+    attack=("T1562.001",),
+    cwe=(693,),
 )
 def lsm_unconfined(labels: tuple[LsmLabel, ...], host: Host | None, userns: UserNamespace | None) -> Iterator[Outcome]:
     """The host's security module doesn't confine the container.
@@ -271,7 +278,13 @@ def _open(label: str) -> bool:
     return kind.startswith(_OPEN_LABELS)
 
 
-@rule(Severity.INFO, "https://docs.kernel.org/admin-guide/LSM/index.html", conditions=("SEC-NOLSM",), scope="host")
+@rule(
+    Severity.INFO,
+    "https://docs.kernel.org/admin-guide/LSM/index.html",
+    conditions=("SEC-NOLSM",),
+    scope="host",
+    cwe=(693,),
+)
 def no_security_module(host: Host) -> Iterator[Outcome]:
     """The host has no mandatory access control.
 
