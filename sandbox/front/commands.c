@@ -18,7 +18,8 @@
 
 #include "front.h"
 
-enum { PATIENCE = 10000, GROUP_TRIES = 25 };
+/* milliseconds: what takes longer is seldom, and Python waits on */
+enum { PATIENCE = 2000, GROUP_TRIES = 25 };
 
 static const char SOCKET[] = "start.sock";
 
@@ -105,6 +106,12 @@ static int frozen(const struct record *r) {
     return 0;
 }
 
+/* Whether there are groups in a group: each counts as a link to its directory. */
+static int holds_groups(const char *path) {
+    struct stat s;
+    return stat(path, &s) == 0 && s.st_nlink > 2;
+}
+
 /* Remove the groups, which are empty when no process is left; a moment after the last one they still are not. */
 static int remove_groups(const struct record *r) {
     char path[4096];
@@ -112,7 +119,7 @@ static int remove_groups(const struct record *r) {
         if (!group_path(path, r->paths[i], ""))
             return 0;
         for (int tries = 0; rmdir(path) < 0 && errno != ENOENT; tries++) {
-            if (errno != EBUSY || tries == GROUP_TRIES)
+            if (errno != EBUSY || tries == GROUP_TRIES || holds_groups(path))
                 return 0;
             nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
         }
@@ -149,26 +156,54 @@ int do_start(int directory, const struct record *r, int *connection) {
     do
         n = recv(fd, &byte, 1, MSG_PEEK);
     while (n < 0 && errno == EINTR);
-    if (n != 0) { /* an answer is a failure: Python knows its words */
+    if (n > 0) { /* a failure, what a hook has said, or a filter's listener: all of them Python's */
         *connection = fd;
         return -1;
     }
     close(fd);
-    return unlinkat(directory, SOCKET, 0) < 0 ? -1 : 0;
+    if (n < 0) /* ECONNRESET: it was killed before it had read the word. Python asks again and hears the same */
+        return -1;
+    return unlinkat(directory, SOCKET, 0) < 0 && errno != ENOENT ? -1 : 0;
 }
 
-static int print(struct slice s) { return fwrite(s.text, 1, s.length, stdout) == s.length; }
+/* A document that is made in memory and written at once. */
+static char shown[MAX_STATE + 1024];
+static size_t length;
+
+static int put(const char *text, size_t n) {
+    if (n > sizeof shown - length)
+        return 0;
+    memcpy(shown + length, text, n);
+    length += n;
+    return 1;
+}
+
+static int member(const char *name, struct slice value) {
+    return put(name, strlen(name)) && put(value.text, value.length);
+}
 
 int do_state(int directory, const struct record *r, const char *identity) {
     const char *word = status(directory, r);
-    int shown = strcmp(word, "stopped") == 0 ? 0 : (int)r->pid;
-    int ok = fputs("{\"ociVersion\":", stdout) >= 0 && print(r->version);
-    ok &= printf(",\"id\":\"%s\",\"pid\":%d,\"status\":\"%s\",\"bundle\":", identity, shown, word) > 0;
-    ok &= print(r->bundle) && fputs(",\"rootfs\":", stdout) >= 0 && print(r->rootfs);
-    ok &= fputs(",\"created\":", stdout) >= 0 && print(r->created);
-    ok &= fputs(",\"owner\":\"\",\"annotations\":", stdout) >= 0 && print(r->annotations);
-    ok &= fputs("}\n", stdout) >= 0 && fflush(stdout) == 0;
-    return ok ? 0 : 1;
+    char own[512];
+    int n = snprintf(own, sizeof own, "\"%s\",\"pid\":%d,\"status\":\"%s\"", identity,
+                     strcmp(word, "stopped") == 0 ? 0 : (int)r->pid, word);
+    if (n >= (int)sizeof own || !member("{\"ociVersion\":", r->version) ||
+        !member(",\"id\":", (struct slice){own, (size_t)n}) || !member(",\"bundle\":", r->bundle) ||
+        !member(",\"rootfs\":", r->rootfs) || !member(",\"created\":", r->created) ||
+        !member(",\"owner\":\"\",\"annotations\":", r->annotations) || !put("}\n", 2))
+        return -1;
+    void (*before)(int) = signal(SIGPIPE, SIG_IGN); /* Python tells of a reader that has gone */
+    size_t written = 0;
+    while (written < length) {
+        ssize_t more = write(1, shown + written, length - written);
+        if (more < 0 && errno == EINTR)
+            continue;
+        if (more < 0)
+            break;
+        written += (size_t)more;
+    }
+    signal(SIGPIPE, before);
+    return written == length ? 0 : written ? 1 : -1;
 }
 
 static int signal_number(const char *word) {

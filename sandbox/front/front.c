@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The command stockade-runtime: the words, the container's directory, and how Python is found.
+ * The command stockade-runtime: the words and the container's directory.
  *
  * Python takes longer to start than all of crun's `start`, `kill` and `delete`, which an engine calls for each container. So
  * these few, in their usual forms, are done here. There is one place for every error, every log line and every rare case,
  * and it is not this one: whatever is not plain goes to Python, from the beginning.
  */
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -34,16 +33,32 @@ static const char *value_of(char **argv, int *i, const char *name) {
     return !argv[*i][n] && argv[*i + 1] ? argv[++*i] : NULL;
 }
 
-/* Options before the command. The log is Python's: what is done here fails in no way that belongs there. */
+static int one_of(const char *word, const char *const *known) {
+    for (; *known; known++)
+        if (!strcmp(word, *known))
+            return 1;
+    return 0;
+}
+
+/* Options before the command. What is written down says how the groups were made, so nobody here asks for the manager. */
 static int globals(char **argv, struct request *q) {
+    static const char *const forms[] = {"text", "json", NULL};
+    static const char *const managers[] = {"cgroupfs", "systemd", "disabled", NULL};
     int i = 1;
     for (; argv[i] && argv[i][0] == '-'; i++) {
-        const char *root = value_of(argv, &i, "--root");
-        if (root)
-            q->root = root;
-        else if (strcmp(argv[i], "--systemd-cgroup") != 0 && !value_of(argv, &i, "--log") &&
-                 !value_of(argv, &i, "--log-format") && !value_of(argv, &i, "--cgroup-manager"))
+        const char *value;
+        if (!strcmp(argv[i], "--systemd-cgroup"))
+            continue;
+        if ((value = value_of(argv, &i, "--root"))) {
+            q->root = value;
+        } else if ((value = value_of(argv, &i, "--log"))) {
+            q->log = value;
+        } else if ((value = value_of(argv, &i, "--log-format"))) {
+            if (!one_of(value, forms))
+                return 0;
+        } else if (!(value = value_of(argv, &i, "--cgroup-manager")) || !one_of(value, managers)) {
             return 0;
+        }
     }
     return argv[i] ? i : 0;
 }
@@ -73,7 +88,7 @@ static int understood(char **argv, struct request *q) {
 
 /* ---- the directory ----------------------------------------------------------------------------------------------- */
 
-/* Only root of the machine has a root directory that needs no look at the environment. */
+/* Root of the machine and of no other user namespace. */
 static int first_user_namespace(void) {
     char text[64] = "";
     int fd = open("/proc/self/uid_map", O_RDONLY | O_CLOEXEC);
@@ -84,15 +99,32 @@ static int first_user_namespace(void) {
     return n > 0 && !strcmp(text, "         0          0 4294967295\n");
 }
 
+/* Where containers are unless --root says it, as arguments.py has it. */
+static const char *default_root(void) {
+    static char path[4096];
+    const char *own = getenv("XDG_RUNTIME_DIR");
+    uid_t uid = geteuid();
+    if (uid == 0 && (first_user_namespace() || !own || *own != '/'))
+        return DEFAULT_ROOT;
+    int n = own && *own == '/' ? snprintf(path, sizeof path, "%s/stockade-runtime", own)
+                               : snprintf(path, sizeof path, "/run/user/%u/stockade-runtime", uid);
+    return n < (int)sizeof path ? path : "";
+}
+
+/* Python takes ".." out of a path by its words alone, which links make another place. */
+static int goes_up(const char *path) {
+    for (const char *at = path; (at = strstr(at, "/..")); at += 3)
+        if (!at[3] || at[3] == '/')
+            return 1;
+    return 0;
+}
+
 /* ROOT, ours alone. */
 static int open_root(const char *path) {
     struct stat s;
-    if (!path) {
-        if (geteuid() != 0 || !first_user_namespace())
-            return -1;
-        path = DEFAULT_ROOT;
-    }
-    if (*path != '/')
+    if (!path || !*path)
+        path = default_root();
+    if (*path != '/' || goes_up(path))
         return -1;
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd >= 0 && (fstat(fd, &s) < 0 || s.st_uid != geteuid() || s.st_mode & 022)) {
@@ -102,11 +134,17 @@ static int open_root(const char *path) {
     return fd;
 }
 
+/* The log is there from the beginning, or nothing is done; errors alone are written to it, which is Python's part. */
+static int open_log(const char *path) {
+    umask((umask(022) & 077) | 022); /* the mask of main.py, which comes to the same when it is asked for twice */
+    return !path || !*path || open(path, O_WRONLY | O_CREAT | O_APPEND | O_NOCTTY | O_CLOEXEC, 0644) >= 0;
+}
+
 static int done(const struct request *q, int *connection) {
     struct record r;
     struct stat s;
     int changes = strcmp(q->command, "start") == 0 || strcmp(q->command, "delete") == 0;
-    int root = open_root(q->root);
+    int root = open_log(q->log) ? open_root(q->root) : -1;
     if (root < 0)
         return -1;
     int directory = openat(root, q->identity, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -123,132 +161,6 @@ static int done(const struct request *q, int *connection) {
     if (!strcmp(q->command, "kill"))
         return do_kill(&r, q->signal);
     return do_delete(root, directory, &r, q);
-}
-
-/* ---- Python ------------------------------------------------------------------------------------------------------ */
-
-static char interpreter[4096], boot[8192];
-
-/* The interpreter in the first lines of a script that pip or uv has written: #!PATH, or for long paths a line of sh. */
-static int read_shebang(const char *script) {
-    char text[8192] = "";
-    int fd = open(script, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return 0;
-    ssize_t n = read(fd, text, sizeof text - 1);
-    close(fd);
-    if (n < 3 || strncmp(text, "#!", 2) != 0)
-        return 0;
-    char *from = text + 2 + strspn(text + 2, " ");
-    char *exec = !strncmp(from, "/bin/sh\n", 8) ? strstr(from, "'''exec' ") : NULL;
-    if (exec)
-        from = exec + strlen("'''exec' ");
-    const char *ends = " \n";
-    if (*from == '"') {
-        from++;
-        ends = "\"\n";
-    }
-    size_t length = strcspn(from, ends);
-    if (!length || length >= sizeof interpreter || *from != '/')
-        return 0;
-    memcpy(interpreter, from, length);
-    interpreter[length] = 0;
-    return access(interpreter, X_OK) == 0;
-}
-
-static int has_boot(const char *home) {
-    return snprintf(boot, sizeof boot, "%s/stockade/sandbox/runtime/boot.py", home) < (int)sizeof boot &&
-           access(boot, R_OK) == 0;
-}
-
-/* An editable installation is a line in a .pth file. */
-static int linked(const char *packages, const char *name) {
-    char path[8192], text[4096] = "";
-    if (strncmp(name, "__editable__.stockade-", 22) != 0 ||
-        snprintf(path, sizeof path, "%s/%s", packages, name) >= (int)sizeof path)
-        return 0;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return 0;
-    ssize_t n = read(fd, text, sizeof text - 1);
-    close(fd);
-    text[n > 0 ? n : 0] = 0;
-    text[strcspn(text, "\n")] = 0;
-    return *text == '/' && has_boot(text);
-}
-
-static int in_packages(const char *packages) {
-    if (has_boot(packages))
-        return 1;
-    DIR *d = opendir(packages);
-    int found = 0;
-    for (struct dirent *e; d && !found && (e = readdir(d));)
-        found = linked(packages, e->d_name);
-    if (d)
-        closedir(d);
-    return found;
-}
-
-/* Where the interpreter's site-packages has us, without asking the interpreter: PREFIX/lib/python3.N/site-packages. */
-static int find_boot(void) {
-    char prefix[4096], packages[8192];
-    strcpy(prefix, interpreter);
-    for (int i = 0; i < 2; i++) {
-        char *slash = strrchr(prefix, '/');
-        if (!slash)
-            return 0;
-        *slash = 0;
-    }
-    size_t n = strlen(prefix);
-    if (n + 5 > sizeof prefix)
-        return 0;
-    strcpy(prefix + n, "/lib");
-    DIR *d = opendir(prefix);
-    int found = 0;
-    for (struct dirent *e; d && !found && (e = readdir(d));)
-        if (!strncmp(e->d_name, "python3.", 8) &&
-            snprintf(packages, sizeof packages, "%s/%s/site-packages", prefix, e->d_name) < (int)sizeof packages)
-            found = in_packages(packages);
-    if (d)
-        closedir(d);
-    return found;
-}
-
-_Noreturn void become_python(char **argv, int connection) {
-    char own[4096], script[4200], number[16];
-    int count = 0;
-    while (argv[count])
-        count++;
-    ssize_t n = readlink("/proc/self/exe", own, sizeof own - 1);
-    own[n > 0 ? n : 0] = 0;
-    char *slash = strrchr(own, '/');
-    if (slash)
-        *slash = 0;
-    snprintf(script, sizeof script, "%s/stockade", own);
-    char **words = calloc((size_t)count + 6, sizeof *words);
-    if (!words || !read_shebang(script)) {
-        fprintf(stderr, "stockade-runtime: its Python can't be found: %s should name it in its first line\n", script);
-        exit(1);
-    }
-    unsetenv("STOCKADE_RUNTIME_ANSWER");
-    if (connection >= 0 && fcntl(connection, F_SETFD, 0) == 0) {
-        snprintf(number, sizeof number, "%d", connection);
-        setenv("STOCKADE_RUNTIME_ANSWER", number, 1);
-    }
-    int i = 0;
-    words[i++] = interpreter;
-    words[i++] = "-I";
-    if (find_boot()) {
-        words[i++] = "-S";
-        words[i++] = boot;
-    } else {
-        words[i++] = "-m";
-        words[i++] = "stockade.sandbox.runtime";
-    }
-    memcpy(words + i, argv + 1, (size_t)(count > 0 ? count - 1 : 0) * sizeof *words);
-    execv(interpreter, words);
-    fprintf(stderr, "stockade-runtime: %s: %s\n", interpreter, strerror(errno));
-    exit(1);
 }
 
 int main(int argc, char **argv) {

@@ -15,7 +15,7 @@ struct slice {
     size_t length;
 };
 
-enum { MAX_GROUPS = 64 };
+enum { MAX_GROUPS = 64, MAX_STATE = 1 << 18 };
 
 /* What sandbox/runtime/state.py has written down. */
 struct record {
@@ -29,7 +29,7 @@ struct record {
 
 /* What the words ask for. */
 struct request {
-    const char *root, *command, *identity, *signal;
+    const char *root, *log, *command, *identity, *signal;
     int force;
 };
 

@@ -10,24 +10,36 @@
 
 #include "front.h"
 
-enum { MAX_STATE = 1 << 18, MAX_DEPTH = 16 };
+enum { MAX_DEPTH = 16 };
 
 static char text[MAX_STATE + 1];
 static const char *at;
 
 static int take(char c) { return *at == c ? (at++, 1) : 0; }
 
-/* A string without its quotes. One with an escape is taken whole where it may stay as it is, and refused where it may not. */
+/* An escape in a string, as JSON has them; `at` is on the backslash, and then on its last character. */
+static int escape(void) {
+    at++;
+    if (!*at || !strchr("\"\\/bfnrtu", *at))
+        return 0;
+    if (*at == 'u')
+        for (int i = 0; i < 4; i++)
+            if (!*++at || !strchr("0123456789abcdefABCDEF", *at))
+                return 0;
+    return 1;
+}
+
+/*
+ * A string without its quotes, in ASCII as all that we write. One with an escape is taken where it may stay as it is, and
+ * refused where it may not (`plain`).
+ */
 static int string(struct slice *found, int plain) {
     if (!take('"'))
         return 0;
     found->text = at;
-    for (; *at && *at != '"'; at++)
-        if (*at == '\\') {
-            if (plain || !at[1])
-                return 0;
-            at++;
-        }
+    for (; *at != '"'; at++)
+        if (*at < 0x20 || *at > 0x7e || (*at == '\\' && (plain || !escape())))
+            return 0;
     found->length = (size_t)(at - found->text);
     return take('"');
 }
@@ -48,7 +60,12 @@ static int members(char end, int named, int depth) {
     return take(end);
 }
 
-/* Any value. */
+static int word(const char *wanted) {
+    size_t n = strlen(wanted);
+    return strncmp(at, wanted, n) == 0 ? (at += n, 1) : 0;
+}
+
+/* Any value, save numbers that aren't whole: we write none. */
 static int skip(int depth) {
     struct slice ignored;
     if (depth > MAX_DEPTH)
@@ -59,8 +76,10 @@ static int skip(int depth) {
         return members('}', 1, depth);
     if (*at == '[')
         return members(']', 0, depth);
+    if (word("true") || word("false") || word("null"))
+        return 1;
     const char *from = at;
-    while (*at && strchr("+-.0123456789eEtrufalsn", *at))
+    while (*at >= '0' && *at <= '9')
         at++;
     return at > from;
 }
@@ -94,7 +113,7 @@ static int groups(struct record *r) {
             r->plain = 0;
             continue;
         }
-        if (colon[1] != '/')
+        if (colon[1] != '/' || memmem(colon, (size_t)(line.text + line.length - colon), "/..", 3))
             return 0;
         r->names[r->groups] = (struct slice){line.text, (size_t)(colon - line.text)};
         r->paths[r->groups++] = (struct slice){colon + 1, line.length - (size_t)(colon + 1 - line.text)};
@@ -104,41 +123,58 @@ static int groups(struct record *r) {
 
 static int is(struct slice name, const char *word) { return name.length == strlen(word) && !memcmp(name.text, word, name.length); }
 
-static int value(struct record *r, struct slice name) {
+/* What each name stands for; one that is there twice says two things, which Python refuses. */
+enum key { PID, START, GROUPS, HOOKS, LISTENER, VERSION, BUNDLE, ROOTFS, CREATED, ANNOTATIONS, KEYS };
+
+static const char *const NAMES[KEYS] = {"pid",        "start",  "cgroups", "hooks",   "listener",
+                                        "ociVersion", "bundle", "rootfs",  "created", "annotations"};
+
+/* Nothing of a kind: an empty list, false. */
+static int nothing(void) { return word("[]") || word("false"); }
+
+static int value(struct record *r, enum key key) {
+    struct slice *const shown[KEYS] = {[VERSION] = &r->version,
+                                       [BUNDLE] = &r->bundle,
+                                       [ROOTFS] = &r->rootfs,
+                                       [CREATED] = &r->created,
+                                       [ANNOTATIONS] = &r->annotations};
     unsigned long long n;
     const char *from = at;
-    struct slice *piece = is(name, "ociVersion") ? &r->version
-                          : is(name, "bundle")   ? &r->bundle
-                          : is(name, "rootfs")   ? &r->rootfs
-                          : is(name, "created")  ? &r->created
-                          : is(name, "annotations") ? &r->annotations
-                                                    : NULL;
-    if (is(name, "pid")) {
-        if (!whole_number(&n) || n > 1 << 30)
-            return 0;
-        r->pid = (pid_t)n;
-        return 1;
-    }
-    if (is(name, "start"))
+    if (key == PID)
+        return whole_number(&n) && n <= 1 << 30 && (r->pid = (pid_t)n, 1);
+    if (key == START)
         return whole_number(&r->start);
-    if (is(name, "cgroups"))
+    if (key == GROUPS)
         return groups(r);
-    if (is(name, "hooks") || is(name, "listener")) { /* an empty list, false */
-        if (!skip(0))
-            return 0;
-        r->plain &= (at - from == 2 && !memcmp(from, "[]", 2)) || (at - from == 5 && !memcmp(from, "false", 5));
-        return 1;
-    }
+    if (key == HOOKS || key == LISTENER)
+        return nothing() || (r->plain = 0, skip(0));
+    if (key != KEYS && *from != (key == ANNOTATIONS ? '{' : '"'))
+        return 0;
     if (!skip(0))
         return 0;
-    if (piece)
-        *piece = (struct slice){from, (size_t)(at - from)};
+    if (key != KEYS)
+        *shown[key] = (struct slice){from, (size_t)(at - from)};
     return 1;
+}
+
+static int members_of(struct record *r) {
+    unsigned seen = 0;
+    do {
+        struct slice name;
+        int key = 0;
+        if (!string(&name, 1) || !take(':'))
+            return 0;
+        while (key < KEYS && !is(name, NAMES[key]))
+            key++;
+        if ((key < KEYS && seen & 1u << key) || !value(r, (enum key)key))
+            return 0;
+        seen |= 1u << key;
+    } while (take(','));
+    return (seen | 1u << KEYS | 1u << HOOKS | 1u << LISTENER) == (1u << (KEYS + 1)) - 1;
 }
 
 int read_record(int directory, struct record *r) {
     struct stat s;
-    struct slice name;
     int fd = openat(directory, "state.json", O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0)
         return 0;
@@ -149,11 +185,5 @@ int read_record(int directory, struct record *r) {
     text[n - 1] = 0;
     *r = (struct record){.plain = 1};
     at = text;
-    if (!take('{'))
-        return 0;
-    do
-        if (!string(&name, 1) || !take(':') || !value(r, name))
-            return 0;
-    while (take(','));
-    return take('}') && !*at && r->version.text && r->bundle.text && r->rootfs.text && r->created.text && r->annotations.text;
+    return take('{') && members_of(r) && take('}') && !*at;
 }
