@@ -11,7 +11,7 @@ from typing import Any, Literal
 from stockade.audit.documents.tree import Map
 from stockade.audit.facts import Where
 from stockade.audit.static.kubernetes.objects import Pod
-from stockade.audit.static.kubernetes.reading import Reader
+from stockade.audit.static.reading import Reader
 
 Role = Literal["container", "init", "sidecar", "ephemeral"]
 #: the lists of containers that a pod's spec has, in the order in which they start

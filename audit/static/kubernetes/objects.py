@@ -6,7 +6,7 @@ from typing import Any
 
 from stockade.audit.documents.tree import Map, Seq
 from stockade.audit.facts import Where
-from stockade.audit.static.kubernetes.reading import Reader
+from stockade.audit.static.reading import Reader
 
 #: where each kind of the API, and of what is often installed beside it, keeps its pod template
 TEMPLATES: dict[str, tuple[str, ...]] = {

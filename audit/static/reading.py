@@ -1,7 +1,7 @@
-"""Takes the parts of a Kubernetes object by their types.
+"""Takes the parts of an object, such as one of Kubernetes or a config.json, by their types.
 
-The API server refuses an object with a part of another type. Here such a part counts as absent, since nothing that it
-says would hold, and it is remembered to be told. Text that stands for a number or a truth value is taken as meant, so
+Whoever takes the object refuses one with a part of another type. Here such a part counts as absent, since nothing that
+it says would hold, and it is remembered to be told. Text that stands for a number or a truth value is taken as meant, so
 that quotes never hide a privilege.
 """
 
@@ -27,7 +27,7 @@ class Wrong:
 
 @dataclass(slots=True)
 class Reader:
-    """Reads one object and keeps what is wrong with it. Null is the same as absent, as in the API."""
+    """Reads one object and keeps what is wrong with it. Null is the same as absent, as for programs in Go."""
 
     wrong: list[Wrong] = field(default_factory=list)
 
