@@ -28,6 +28,7 @@ GROUPS = {
     "threads": ("library", "threads", 10),
     "filters": ("filters", "loads", 15),
     "audit": ("auditing", "audits", 5),
+    "files": ("files", "files", 3),
     "command": ("command", "commands", 20),
     "runtime": ("runtime", "lives", 20),
 }
