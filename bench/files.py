@@ -1,4 +1,4 @@
-"""What an audit of files costs: a single one from start to end, and thousands of mixed ones, beside checkov where it is.
+"""What an audit of files costs: of one from start to end, and of thousands of mixed ones, beside checkov where it is.
 
 The files are made anew, each with contents of its own. checkov is asked for the frameworks that it has for them.
 """

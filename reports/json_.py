@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, is_dataclass
 from itertools import islice
 from typing import Any
 
@@ -92,10 +92,8 @@ _SUMMARY = tuple([each.name for each in fields(TargetSummary)])
 
 
 def _target(target: TargetSummary) -> dict[str, Any]:
-    summary = {name: getattr(target, name) for name in _SUMMARY}
-    if target.capabilities is not None:
-        summary["capabilities"] = asdict(target.capabilities)
-    return summary
+    values = [(name, getattr(target, name)) for name in _SUMMARY]
+    return {name: asdict(value) if is_dataclass(value) else value for name, value in values}
 
 
 def _path(path: Path) -> dict[str, Any]:
