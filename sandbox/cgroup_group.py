@@ -108,13 +108,8 @@ class Cgroup:
         return tuple(group.procs for group in ordered if group.procs >= 0)
 
     @property
-    def v1_procs(self) -> tuple[int, ...]:
-        """The same without v2, for a launcher that enters v2 with CLONE_INTO_CGROUP and `directory`."""
-        return tuple(group.procs for group in self.groups if group.procs >= 0 and group.hierarchy.version == 1)
-
-    @property
     def directory(self) -> int | None:
-        """The v2 group's directory for CLONE_INTO_CGROUP, or None."""
+        """The v2 group's directory for a launcher that enters it with CLONE_INTO_CGROUP, or None."""
         return next((group.fd for group in self.groups if group.hierarchy.version == 2), None)
 
     @property

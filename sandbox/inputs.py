@@ -36,7 +36,7 @@ def inputs(
     """
     given: list[int] = []
     opened: list[int] = []
-    procs = iter(cgroup.v1_procs if cgroup else ())
+    procs = iter(cgroup.procs if cgroup else ())  # v1 first, as in `placement`
     directory, freezer = (cgroup.directory, cgroup.freezer) if cgroup else (None, None)
     what = ""
     try:

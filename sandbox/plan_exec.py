@@ -3,6 +3,12 @@
 The process is made by the launcher, joins the namespaces of the container's first process through its pidfd, and is
 then confined as that one is: ids, sets, filter and limits are those of its own `process`, the control groups are the
 container's. Nothing of the host is mounted or looked up on the way.
+
+From its first instruction it is seen in the container's PID namespace. Without a user namespace of the container's own,
+who has CAP_SYS_PTRACE there may look into it whatever its dumpable flag says (ptrace(2), __ptrace_may_access), and what
+it has as root, as working directory or as an open directory is a way to the host (CVE-2016-9962). So the launcher
+enters all of the container's namespaces first, and the clone has no directory of the host. With a user namespace of the
+container's own no capability in there counts against a process that the host's root made: it enters the others itself.
 """
 
 from __future__ import annotations
@@ -20,7 +26,8 @@ if TYPE_CHECKING:
     from stockade.sandbox.plan import Options
     from stockade.sandbox.steps import Slot, Step
 
-NEWUSER, NEWPID, NEWNS = NAMESPACES["user"], NAMESPACES["pid"], NAMESPACES["mount"]
+CGROUP2 = "cgroup2"
+NEWPID = NAMESPACES["pid"]
 O_PATH, O_DIRECTORY, O_NOFOLLOW = 0o10000000, 0o200000, 0o400000
 
 
@@ -35,24 +42,24 @@ def plan_exec(spec: oci.Spec, options: Options, joined: dict[str, str]) -> Plan:
         )
     slots = Slots()
     stdin, stdout, stderr = [slots.input(kind) for kind in ("stdin", "stdout", "stderr")]
-    procs = tuple(slots.input("procs", path) for path in options.procs)
-    cgroup = slots.input("cgroup") if options.cgroup else None
+    exposed = options.privileged and "pid" in joined and "user" not in joined
+    unified = (CGROUP2,) if options.cgroup and exposed else ()
+    procs = tuple(slots.input("procs", path) for path in (*options.procs, *unified))
+    cgroup = slots.input("cgroup") if options.cgroup and not exposed else None
     target = slots.input("process")
     process = plan_identity.process_of(spec)
     # A caller without privilege over its own user namespace gets it over the container's by joining that one first.
-    early = [kind for kind in joined if kind == "pid" or (kind == "user" and not options.privileged)]
+    early = [kind for kind in joined if exposed or kind == "pid" or (kind == "user" and not options.privileged)]
     late = [kind for kind in joined if kind not in early]
-    outside = list(plan_process.outside(spec, process))
-    parent: list[Step] = [] if options.privileged else list(outside)
-    if early:
-        parent.append(s.JoinFirst(target, _flags(early)))
-    parent.append(s.Clone(0, "", cgroup.number if cgroup else s.NONE.number))
-    parent += plan_process.affinity(process, final=False)
-    parent += [s.Place(slot) for slot in procs]
-    parent += plan_process.affinity(process, final=True)
-    parent += outside if options.privileged else []
+    parent = list(_parent(spec, options, target, early, cgroup))
+    place = next(number for number, step in enumerate(parent) if isinstance(step, s.Clone)) + 1
+    affinities = [list(plan_process.affinity(process, final=final)) for final in (False, True)]
+    parent[place:place] = [*affinities[0], *(s.Place(slot) for slot in procs), *affinities[1]]
     child: list[Step] = [s.WaitMaps(), s.Stdio(stdin, stdout, stderr), s.CloseOthers()]
-    child += _inside(spec, options, slots, s.Join(target, _flags(late)), user="user" in joined)
+    child += _joined(spec, options, target, late)
+    if exposed:
+        child += [s.Close(each.slot) for each in slots.inputs]
+    child += _inside(spec, options, slots, user="user" in joined)
     child += last(spec, options, stdin, stdout, stderr)
     return Plan(
         tuple(parent),
@@ -62,17 +69,41 @@ def plan_exec(spec: oci.Spec, options: Options, joined: dict[str, str]) -> Plan:
     )
 
 
+def _parent(spec: oci.Spec, options: Options, target: Slot, early: list[str], cgroup: Slot | None) -> Iterator[Step]:
+    """Give the launcher's steps but for the placement.
+
+    Its own attributes are the clone's: what is set through /proc is set before that is the container's.
+    """
+    process = plan_identity.process_of(spec)
+    outside = list(plan_process.outside(spec, process))
+    first = [step for step in outside if not options.privileged or ("mount" in early and isinstance(step, s.OomScore))]
+    yield from first
+    if plan_process.labels_of(process) and "mount" in early:
+        yield s.JoinFirst(target, NEWPID)
+        yield s.PidsProc(plan_process.PROC)
+        early = [kind for kind in early if kind != "pid"]
+    if early:
+        yield s.JoinFirst(target, _flags(early))
+    yield s.Clone(0, "", cgroup.number if cgroup else s.NONE.number)
+    yield from [step for step in outside if step not in first]
+
+
 def _flags(kinds: list[str]) -> int:
     return sum(NAMESPACES[kind] for kind in kinds)
 
 
-def _inside(spec: oci.Spec, options: Options, slots: Slots, join: Step, *, user: bool) -> Iterator[Step]:
-    process = plan_identity.process_of(spec)
+def _joined(spec: oci.Spec, options: Options, target: Slot, late: list[str]) -> Iterator[Step]:
+    """Give the steps after which the process is in all of the container's namespaces."""
     if options.undumpable:
         yield s.Dumpable(0)
-    if plan_process.labels_of(process):
-        yield s.HostProc(plan_process.PROC)
-    yield join
+    if late:
+        if plan_process.labels_of(plan_identity.process_of(spec)):
+            yield s.HostProc(plan_process.PROC)
+        yield s.Join(target, _flags(late))
+
+
+def _inside(spec: oci.Spec, options: Options, slots: Slots, *, user: bool) -> Iterator[Step]:
+    process = plan_identity.process_of(spec)
     if options.new_keyring:
         yield s.Keyring()
     yield s.Session()

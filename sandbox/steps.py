@@ -16,6 +16,7 @@ from stockade.sandbox.steps_attributes import (
     MemoryPolicy,
     OomScore,
     Personality,
+    PidsProc,
     RlimitRoom,
     Scheduler,
     Sysctl,
@@ -145,6 +146,7 @@ __all__ = [
     "OpenInside",
     "OwnStdio",
     "Personality",
+    "PidsProc",
     "Pivot",
     "Place",
     "Preserve",
@@ -190,7 +192,7 @@ OPERATIONS: tuple[type[Step], ...] = (
     WorkingDirectory, Ready, Init, Execute, Loopback, Idmap, Guard,
     JoinFirst, Hold, Find, WaitStart, Preserve, RlimitRoom,
     Scheduler, IoPriority, Affinity, HostProc, TimeOffsets, Label, Personality, MemoryPolicy, Hook, Close,
-    Relax, Reconfigure, ProcRoot, OpenInside, LikeCovered, Device, Link, MoveRoot, Chroot,
+    Relax, Reconfigure, ProcRoot, OpenInside, LikeCovered, Device, Link, MoveRoot, Chroot, PidsProc,
 )  # fmt: skip
 for _number, _operation in enumerate(OPERATIONS):
     _operation.op = _number

@@ -95,6 +95,16 @@ class HostProc(Step):
         return f"open /proc as {self.to}"
 
 
+class PidsProc(Step):
+    """Mount a procfs nowhere, with the processes of the PID namespace that was joined and nothing else in it."""
+
+    why = "who may ptrace(2) in the container reaches what its newest process has open: nothing of the host's /proc"
+    to: Slot
+
+    def __str__(self) -> str:
+        return f"make a procfs of the joined PID namespace, with its processes alone, as {self.to}"
+
+
 class Sysctl(Step):
     """Write a file of /proc/sys; which namespace it is of, the kernel finds by who opens it."""
 

@@ -91,6 +91,22 @@ static int affinity(pid_t pid) {
     return (int)syscall(SYS_sched_setaffinity, pid, (unsigned)n, mask);
 }
 
+/* The processes of the PID namespace that has been joined, and no file that is about the machine; by the launcher, as long as
+ * it is where it may mount that. */
+static int pids_proc(void) {
+    int to = slot_number(), context = (int)syscall(SYS_fsopen, "proc", FSOPEN_CLOEXEC), fd = -1;
+    if (context < 0)
+        return -1;
+    if (syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, "subset", "pid", 0) == 0 &&
+        syscall(SYS_fsconfig, context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) == 0)
+        fd = (int)syscall(SYS_fsmount, context, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+    int error = errno;
+    close(context);
+    if (fd >= 0)
+        put(to, fd);
+    return errno = error, fd;
+}
+
 int outside_step(uint32_t op, pid_t pid) {
     switch (op) {
     case OP_OOM_SCORE: return oom_score(pid);
@@ -98,6 +114,7 @@ int outside_step(uint32_t op, pid_t pid) {
     case OP_SCHEDULER: return scheduler(pid);
     case OP_IO_PRIORITY: return (int)syscall(SYS_ioprio_set, 1 /* IOPRIO_WHO_PROCESS */, pid, (int)number());
     case OP_AFFINITY: return affinity(pid);
+    case OP_PIDS_PROC: return pids_proc();
     default: return errno = EBADMSG, -1;
     }
 }

@@ -35,6 +35,7 @@
 
 #include "groups.h"
 #include "plan.h"
+#include "steps.h"
 
 enum { MAX_CHILDREN = 16384 };
 
@@ -146,8 +147,18 @@ static int parent_step(uint32_t op, struct launched *l, const uint8_t *child_fro
         return l->pid < 0 ? -1 : 0;
     }
     if (op == OP_JOIN_FIRST) { /* the namespaces in which it is cloned; this launcher serves no other launch after that */
-        int fd = descriptor();
-        return setns(fd, (int)number());
+        int fd = descriptor(), flags = (int)number();
+        if (setns(fd, flags) < 0)
+            return -1;
+        if (flags & CLONE_NEWNS) { /* what the clone inherits must not lead back: someone in there may look at it at once */
+            plan.pivoted = 1;
+            for (int i = 1; i < 3; i++)
+                own_null(i);
+            for (int i = 0; i < plan.slots_used; i++)
+                if (plan.slot[i] >= 0)
+                    own_null(plan.slot[i]);
+        }
+        return 0;
     }
     if (op == OP_GUARD)
         return guard(l, descriptor()) < 0 ? -1 : 0;
@@ -231,11 +242,13 @@ static int serve(int control) {
         return 0;
     for (int i = 0; i < SLOTS; i++)
         plan.slot[i] = -1;
-    plan.slots_used = (int)h.descriptors;
+    int brought = plan.slots_used = (int)h.descriptors;
     memcpy(plan.slot, received + count - h.descriptors, h.descriptors * sizeof(int));
     launch(steps, &h);
     if (mapped != MAP_FAILED)
         munmap(mapped, h.length);
+    for (int i = brought; i < plan.slots_used; i++)
+        put(i, -1);
     for (int i = 0; i < count; i++)
         close(received[i]);
     return 1;
@@ -249,6 +262,7 @@ int main(void) {
     sigprocmask(SIG_SETMASK, &none, NULL);
     prctl(PR_SET_NAME, "stockade-init", 0, 0, 0);
     umask(0);
+    syscall(SYS_close_range, 3, ~0u, 0); /* what the caller's own caller left open is nobody's business in a container */
     if (chdir("/") < 0) /* the caller's working directory stays the caller's */
         return 1;
     struct rlimit files;

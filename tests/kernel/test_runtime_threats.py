@@ -1,0 +1,88 @@
+"""What a container, an image or a neighbour tries against `stockade-runtime`, and what must come of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.kernel.bundles import Runtime, write
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+pytestmark = pytest.mark.kernel
+#: what Docker gives, and CAP_SYS_PTRACE
+PTRACE = {
+    name: [f"CAP_{word}" for word in ("CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID", "SYS_PTRACE")]
+    for name in ("bounding", "effective", "permitted")
+}
+#: looks for a file of the host by way of every other process: its root, its working directory, its descriptors
+SPY = """
+mark=$1; echo up > /tmp/up; up=../../../../../../../../..
+while :; do
+    for process in /proc/[2-9]* /proc/1[0-9]*; do
+        for way in $process/root $process/cwd $process/fd/*; do
+            [ -e $way/$up$mark ] && echo $way
+        done
+    done
+done > /tmp/found
+"""
+
+
+def until(what: Callable[[], object], seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def runtime(public_tmp: Path) -> Iterator[Runtime]:
+    """Give the command with a root of its own; what a test leaves is removed."""
+    root = public_tmp / "state"
+    run = Runtime(root)
+    yield run
+    for name in os.listdir(root) if root.exists() else ():
+        run("delete", "--force", name)
+
+
+@pytest.fixture
+def bundle(public_tmp: Path, rootfs: Path) -> Callable[..., Path]:
+    """Write a bundle of a program, what changes in its process, and what in its `linux`."""
+    made: list[Path] = []
+
+    def make(*args: str, process: dict[str, Any] | None = None, **linux: Any) -> Path:
+        directory = write(public_tmp / f"bundle{len(made)}", rootfs, args=args or ("/bin/sleep", "60"), **linux)
+        made.append(directory)
+        config = json.loads((directory / "config.json").read_text())
+        config["process"].update(process or {})
+        (directory / "config.json").write_text(json.dumps(config))
+        return directory
+
+    return make
+
+
+def test_cve_2016_9962_whoever_may_ptrace_does_not_find_the_host_behind_a_process_that_joins(
+    runtime: Runtime, bundle: Callable[..., Path], public_tmp: Path, rootfs: Path
+) -> None:
+    mark = public_tmp / "mark"
+    mark.write_text("")
+    directory = bundle("/bin/sh", "-c", SPY, "spy", str(mark), process={"capabilities": PTRACE})
+    runtime.ok("create", "--bundle", directory, "spied")
+    runtime.ok("start", "spied")
+    until((rootfs / "tmp/up").exists)
+    for _ in range(15):
+        runtime.ok("exec", "spied", "/bin/true")
+    assert (rootfs / "tmp/found").read_text() == ""
+    # One that only enters the PID namespace is found: the attack works.
+    pid = json.loads(runtime.ok("state", "spied"))["pid"]
+    with subprocess.Popen(["/usr/bin/nsenter", "--target", str(pid), "--pid", "/bin/sleep", "20"]) as weak:
+        until(lambda: "root" in (rootfs / "tmp/found").read_text())
+        weak.kill()
+
