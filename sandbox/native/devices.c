@@ -15,13 +15,16 @@ static int is_device(const struct stat *s, mode_t type, dev_t number) {
     return (s->st_mode & S_IFMT) == type && s->st_rdev == number;
 }
 
-/* Bind the host's node over a name that is there, or made now: only if it is the device that is meant (CVE-2025-31133). */
+/* Bind the host's node over a name that is there, or made now: only if it is the device that is meant (CVE-2025-31133). Through a
+ * read-only mount a device is written all the same, but its mode and owner, which are the host's, are not changed. */
 static void bind_node(int directory, const char *name, const char *source, mode_t type, dev_t number) {
     int tree = check(syscall(SYS_open_tree, AT_FDCWD, source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_SYMLINK_NOFOLLOW));
+    struct mount_attr a = {.attr_set = MOUNT_ATTR_RDONLY};
     struct stat s;
     check(fstat(tree, &s));
     if (!is_device(&s, type, number))
         failed_with(ENODEV);
+    check(syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH, &a, sizeof a));
     if (mknodat(directory, name, S_IFREG | 0600, 0) < 0 && errno != EEXIST)
         failed();
     int target = check(open_entry(directory, name));
@@ -58,13 +61,12 @@ void step_device(void) {
     if (!there && !bind) {
         if (mknodat(directory, name, mode, device) == 0) {
             if (uid != geteuid() || gid != getegid()) {
-                check(fchownat(directory, name, uid, gid, AT_SYMLINK_NOFOLLOW));
                 int made = check(open_entry(directory, name));
                 check(fstat(made, &s));
-                close(made);
-                if (!is_device(&s, type, device)) /* another's directory: only what was made gets the mode */
+                if (!is_device(&s, type, device)) /* another's directory, where a name can change: only what was made */
                     failed_with(ESTALE);
-                check(fchmodat(directory, name, mode & 07777, 0));
+                check(fchownat(made, "", uid, gid, AT_EMPTY_PATH)); /* the mode stays: set-id bits are nothing to a device */
+                close(made);
             }
             return;
         }

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +14,7 @@ from tests.kernel.bundles import Runtime, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.kernel
 #: what Docker gives, and CAP_SYS_PTRACE
@@ -86,3 +86,29 @@ def test_cve_2016_9962_whoever_may_ptrace_does_not_find_the_host_behind_a_proces
         until(lambda: "root" in (rootfs / "tmp/found").read_text())
         weak.kill()
 
+
+def test_the_mode_of_the_hosts_null_device_is_out_of_reach_where_an_image_makes_us_bind_it(
+    runtime: Runtime, bundle: Callable[..., Path], rootfs: Path
+) -> None:
+    """A file in the place of a device is covered with the host's own node, whose mode is that of all the host."""
+    (rootfs / "dev/zero").write_text("no device")
+    before = os.stat("/dev/zero").st_mode
+    script = "cd /dev; chmod 4666 zero; chown 1 zero; head -c 3 zero > /tmp/read; echo x > zero && echo w > /tmp/w"
+
+    runtime("run", "--bundle", bundle("/bin/sh", "-c", script), "chmod")
+    after = os.stat("/dev/zero")
+    os.chmod("/dev/zero", before & 0o7777)
+
+    assert (after.st_mode, after.st_uid) == (before, 0)
+    assert (rootfs / "tmp/read").read_bytes() == bytes(3)
+    assert (rootfs / "tmp/w").exists()
+    # A writable bind of it, as a volume, is another thing: there the attack works.
+    weak = bundle("/bin/chmod", "0660", "/dev/full")
+    config = json.loads((weak / "config.json").read_text())
+    config["mounts"].append({"destination": "/dev/full", "type": "bind", "source": "/dev/full", "options": ["bind"]})
+    (weak / "config.json").write_text(json.dumps(config))
+    mode = os.stat("/dev/full").st_mode
+    runtime("run", "--bundle", weak, "weak")
+    changed = os.stat("/dev/full").st_mode
+    os.chmod("/dev/full", mode & 0o7777)
+    assert changed & 0o7777 == 0o660
