@@ -132,7 +132,17 @@ def files(scratch: str, rounds: int) -> Table:
                   (f"audit DIR of {FEW}", [*ours, few], FEW)]  # fmt: skip
     checkov = shutil.which("checkov")
     if checkov:
-        asked = [checkov, "--quiet", "--compact", "-o", "json", "--framework", "kubernetes", "dockerfile"]
+        asked = [
+            checkov,
+            "--quiet",
+            "--compact",
+            "--skip-download",
+            "-o",
+            "json",
+            "--framework",
+            "kubernetes",
+            "dockerfile",
+        ]
         candidates += [
             ("checkov -f FILE", [*asked, "-f", one], 1),
             (f"checkov -d DIR of {FEW}", [*asked, "-d", few], FEW),

@@ -6,15 +6,19 @@ from dataclasses import asdict, fields, is_dataclass
 from itertools import islice
 from typing import Any
 
+from stockade.audit import graph
 from stockade.audit.facts import Where
 from stockade.audit.report import (
     SCHEMA_VERSION,
+    Exposure,
     Finding,
     NotApplicable,
     Path,
+    PodStandards,
     Problem,
     Report,
     Severity,
+    Standards,
     TargetSummary,
     Unknown,
 )
@@ -83,17 +87,36 @@ def _summary(report: Report) -> dict[str, Any]:
         "fail_on": None if threshold is None else threshold.label,
         "failed": report.verdict.failed,
         "passed": report.verdict.passed,
+        "policy": None if report.policy is None else asdict(report.policy),
         "files": None if report.files is None else asdict(report.files),
     }
 
 
 #: by name, since asdict() copies each of their values
-_SUMMARY = tuple([each.name for each in fields(TargetSummary)])
+_SUMMARY = tuple([each.name for each in fields(TargetSummary) if each.name not in {"exposure", "pod"}])
 
 
 def _target(target: TargetSummary) -> dict[str, Any]:
     values = [(name, getattr(target, name)) for name in _SUMMARY]
-    return {name: asdict(value) if is_dataclass(value) else value for name, value in values}
+    plain = {
+        name: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value for name, value in values
+    }
+    plain["exposure"] = _exposure(target.exposure)
+    plain["pod"] = None if target.pod is None else _pod(target.pod)
+    return plain
+
+
+def _exposure(exposure: Exposure) -> dict[str, Any]:
+    lines = [{"points": each.points, "source": each.source, "reason": each.reason} for each in exposure.lines]
+    return {"score": exposure.score, "lines": lines}
+
+
+def _pod(pod: PodStandards) -> dict[str, Any]:
+    violations = [
+        {"level": each.level, "control": each.control, "title": each.title, "location": _where(each.location)}
+        for each in pod.violations
+    ]
+    return {"pod": pod.pod, "violations": violations}
 
 
 def _path(path: Path) -> dict[str, Any]:
@@ -108,6 +131,8 @@ def _path(path: Path) -> dict[str, Any]:
         "fix": path.fix,
         "breaks": path.breaks,
         "rests_on": list(path.rests_on),
+        "basis": path.basis,
+        "graph": graph.of(path),
         "location": _where(path.location),
         "fingerprint": path.fingerprint,
     }
@@ -125,7 +150,17 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "evidence": list(finding.evidence),
         "location": _where(finding.location),
         "references": list(finding.references),
+        "standards": _standards(finding.standards),
         "fingerprint": finding.fingerprint,
+    }
+
+
+def _standards(standards: Standards) -> dict[str, Any]:
+    return {
+        "cis": list(standards.cis),
+        "attack": list(standards.attack),
+        "cwe": list(standards.cwe),
+        "cve": list(standards.cve),
     }
 
 
