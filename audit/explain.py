@@ -6,6 +6,7 @@
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 
 from stockade.audit.paths import PATHS, AttackPath
 from stockade.audit.rule import Need, Rule
@@ -86,7 +87,7 @@ def as_json(name: str | None = None) -> str:
                 "id": rule.id, "severity": rule.severity.label, "conditions": list(rule.conditions),
                 "subject": rule.subject, "title": rule.text.title, "why": rule.text.why, "fix": rule.text.fix,
                 "severity_note": rule.text.severity, "needs": list(_needs(rule.needs)), "covers": sorted(rule.covers),
-                "references": list(rule.references),
+                "references": list(rule.references), "standards": asdict(rule.standards),
             }
             for rule in rules
         ],
@@ -130,8 +131,28 @@ def _rule(rule: Rule) -> str:
         f"{'Breaks it' if example.bad else 'Does not'}:\n\n```toml\n{example.text.strip()}\n```\n"
         for example in rule.text.examples
     ]
+    lines += [f"* {each}" for each in _standards(rule)]
     lines += [f"* <{reference}>" for reference in rule.references]
     return "\n".join(lines) + "\n"
+
+
+def _standards(rule: Rule) -> Iterator[str]:
+    """Say what others call it, in words and links."""
+    standards = rule.standards
+    for family, sections in (
+        ("Docker Benchmark 1.6.0", [each for each in standards.cis if not each.startswith("K8S ")]),
+        ("Kubernetes Benchmark 1.8", [each[4:] for each in standards.cis if each.startswith("K8S ")]),
+    ):
+        if sections:
+            yield f"CIS {family}: {', '.join(sections)}"
+    links = [f"[{each}](https://attack.mitre.org/techniques/{each.replace('.', '/')}/)" for each in standards.attack]
+    if links:
+        yield f"ATT&CK: {', '.join(links)}"
+    links = [f"[CWE-{each}](https://cwe.mitre.org/data/definitions/{each}.html)" for each in standards.cwe]
+    if links:
+        yield f"CWE: {', '.join(links)}"
+    if standards.cve:
+        yield f"CVE: {', '.join(standards.cve)}"
 
 
 def _needs(needs: tuple[Need, ...]) -> Iterator[str]:

@@ -120,6 +120,64 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
+class ExposureLine:
+    """One line of a score: how many points it adds, for which rule or path, and why so many."""
+
+    points: float
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """How exposed the host is to a target: 0 to 100, the sum of the lines, worst first."""
+
+    score: float
+    lines: tuple[ExposureLine, ...] = ()
+
+
+Level = Literal["baseline", "restricted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """What keeps a container from a Pod Security Standard: the check's name in Kubernetes, one sentence, the place.
+
+    `level` is the first that forbids it.
+    """
+
+    level: Level
+    control: str
+    title: str
+    location: Where
+
+
+@dataclass(frozen=True, slots=True)
+class PodStandards:
+    """What the Pod Security Standards say of a container of the pod `pod`."""
+
+    pod: str
+    violations: tuple[Violation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PodVerdict:
+    """Whether a pod, by its name in a report, keeps a policy."""
+
+    pod: str
+    passed: bool
+    violations: int
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyVerdict:
+    """The policy that was applied; `pods` has an entry for each pod where it is a Pod Security Standard."""
+
+    name: str
+    pods: tuple[PodVerdict, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class CapabilityNames:
     """The five sets by name, in the kernel's order; "ALL" where every known capability is in."""
 
@@ -168,6 +226,8 @@ class TargetSummary:
     passed: int
     unknown: int
     not_applicable: int
+    exposure: Exposure = Exposure(0.0)
+    pod: PodStandards | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +293,7 @@ class Report:
     host: dict[str, str] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
     files: Files | None = None
+    policy: PolicyVerdict | None = None
 
     def count(self, severity: Severity) -> int:
         """Count the findings of one severity."""

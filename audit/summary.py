@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from stockade.audit import facts
+from stockade.audit import exposure, facts, pod_security
 from stockade.audit.facts import Target
 from stockade.audit.redact import clean
 from stockade.audit.report import CapabilityNames, Evaluation, Severity, TargetSummary
@@ -49,6 +49,8 @@ def of(judged: Evaluation) -> TargetSummary:
         passed=judged.passed,
         unknown=len(judged.unknown),
         not_applicable=len(judged.not_applicable),
+        exposure=exposure.of(judged),
+        pod=pod_security.of(target),
     )
 
 

@@ -11,11 +11,16 @@ import os
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 #: kind of profile → (directory, ending)
-_KINDS = {"mode": ("modes", ".toml"), "seccomp": ("seccomp", ".json"), "policy": ("policies", ".toml")}
+_KINDS = {
+    "mode": ("modes", ".toml"),
+    "seccomp": ("seccomp", ".json"),
+    "policy": ("policies", ".toml"),
+    "scoring": ("scoring", ".toml"),
+}
 
 
 def names(kind: str) -> tuple[str, ...]:
-    """Give the names of the profiles that come with Stockade; `kind` is "mode", "seccomp" or "policy"."""
+    """Give the names of the profiles that come with Stockade; `kind` is a key of _KINDS."""
     directory, ending = _KINDS[kind]
     return tuple(sorted(name[: -len(ending)] for name in os.listdir(f"{HERE}/{directory}") if name.endswith(ending)))
 

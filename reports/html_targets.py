@@ -23,6 +23,8 @@ BESIDE = 6
 _SHOWN = 12
 #: and at most this many of the others: a file with two hundred sysctls for each of two hundred targets helps nobody
 _MORE = 60
+#: a score from which on a way to the host is likely
+_HIGH_EXPOSURE = 50
 _KINDS = ("pid", "mnt", "net", "ipc", "uts", "cgroup", "time")
 _RISING: tuple[Tone, ...] = ("unknown", "weak", "risk")
 #: what it means to share a namespace with the host; weak where not named
@@ -142,7 +144,15 @@ def compare(targets: Sequence[TargetSummary]) -> Comparison:
 
     limits = list(dict.fromkeys(name for target in targets for name in target.limits))
     groups = (
-        Group("Result", (row("Attack paths", _paths), row("Findings", _findings), row("Checks", _checks))),
+        Group(
+            "Result",
+            (
+                row("Exposure", _exposure, "0 to 100, the sum of its lines; weights are data of Stockade's"),
+                row("Attack paths", _paths),
+                row("Findings", _findings),
+                row("Checks", _checks),
+            ),
+        ),
         Group(
             "Identity",
             (
@@ -188,6 +198,12 @@ def _list(text: str, tone: Tone, items: Sequence[Item]) -> Cell:
 
 def _unknown(text: str = "not known") -> Cell:
     return Cell(text, "unknown")
+
+
+def _exposure(target: TargetSummary) -> Cell:
+    lines = [Item(f"{each.points:g} {each.source} ({each.reason})") for each in target.exposure.lines]
+    score = target.exposure.score
+    return _list(f"{score:g}", "risk" if score >= _HIGH_EXPOSURE else "plain", lines)
 
 
 def _paths(target: TargetSummary) -> Cell:

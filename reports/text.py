@@ -24,6 +24,8 @@ _STYLES = {
     Severity.INFO: "dim",
 }
 _KINDS = ("user", "pid", "mnt", "net", "ipc", "uts", "cgroup", "time")
+#: so many targets' scores are explained
+_EXPLAINED = 20
 #: what a pipe gets: no line is ever broken, only the table's cells
 _PLAIN_WIDTH = 120
 
@@ -73,6 +75,7 @@ def _blocks(report: Report) -> Iterator[_Line | Table]:
     if containers:
         yield from _title("Targets")
         yield _table(containers)
+        yield from _exposures(containers)
     if report.findings:
         yield from _title("Findings")
         for finding in report.findings:
@@ -83,6 +86,7 @@ def _blocks(report: Report) -> Iterator[_Line | Table]:
             yield _text((f"{problem.location}: ", "bold"), problem.message)
     yield from _missing("Not checked", report.unknown)
     yield from _missing("Not applicable", report.not_applicable)
+    yield from _pods(report)
     yield from _verdict(report)
 
 
@@ -148,14 +152,35 @@ def _table(targets: Iterable[TargetSummary]) -> Table:
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    heads = ("target", "user", "capabilities", "nnp", "seccomp", "shared with host", "limits", "findings")
+    heads = ("target", "user", "capabilities", "nnp", "seccomp", "shared with host", "limits", "findings", "exposure")
     for head in heads:
         table.add_column(head, overflow="fold")
     for target in targets:
         cells = (target.id, _user(target), _capabilities(target), _known(target.no_new_privs), target.seccomp or "?",
-                 _shared(target), _limits(target), _counts(target))  # fmt: skip
+                 _shared(target), _limits(target), _counts(target), f"{target.exposure.score:g}")  # fmt: skip
         table.add_row(*[Text(visible(cell)) for cell in cells])
     return table
+
+
+def _exposures(targets: Iterable[TargetSummary]) -> Iterator[_Line]:
+    """Explain the scores, the most exposed targets first."""
+    exposed = sorted((each for each in targets if each.exposure.lines), key=lambda each: -each.exposure.score)
+    if exposed:
+        yield from _title("Exposure, 0 to 100")
+    for target in exposed[:_EXPLAINED]:
+        lines = [f"{each.points:g} {each.source} ({each.reason})" for each in target.exposure.lines]
+        yield _text((f"{target.exposure.score:>5g}", "bold"), f" {target.id} = {' + '.join(lines)}")
+    if exposed[_EXPLAINED:]:
+        yield _text(f"      and {len(exposed) - _EXPLAINED} more targets, which the JSON report explains")
+
+
+def _pods(report: Report) -> Iterator[_Line]:
+    if report.policy is None or report.policy.pods is None:
+        return
+    yield from _title(f"Pods by {report.policy.name}")
+    for pod in report.policy.pods:
+        word = ("passed", "green") if pod.passed else ("failed", "bold red")
+        yield _text(word, f"  {pod.pod}" + ("" if pod.passed else f": {_many(pod.violations, 'violation')}"))
 
 
 def _user(target: TargetSummary) -> str:

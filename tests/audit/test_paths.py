@@ -175,8 +175,19 @@ def test_a_path_that_cannot_be_judged_is_unknown() -> None:
 
 
 # files: nothing was measured, and what a file doesn't tell is said with the path
-DECLARED_CORE = '[Identity]\nuids = [0, 0, 0, 0]\nhost_uids = "unknown"\n[UserNamespace]\ninitial = true\n[[Mask]]\npath = "/proc/sys"\n'
-DECLARED_CORE += 'state = "open"\ndeclared = "open"\n'
+DECLARED_CORE = """
+[Identity]
+uids = [0, 0, 0, 0]
+host_uids = "unknown"
+
+[UserNamespace]
+initial = true
+
+[[Mask]]
+path = "/proc/sys"
+state = "open"
+declared = "open"
+"""
 DECLARED_AGENT = 'absent = ["Identity"]\n' + INITIAL + holding("SYS_ADMIN") + '[SeccompFilter]\nallowed = ["mount"]\n'
 
 
