@@ -28,6 +28,14 @@ BASES: dict[str, int] = {
     "kubernetes": gates.USUAL,
     "podman": gates.USUAL & ~caps.mask(("NET_RAW", "MKNOD", "AUDIT_WRITE")),
     "cri-o": gates.USUAL & ~caps.mask(("NET_RAW", "MKNOD", "AUDIT_WRITE", "SYS_CHROOT")),
+    # systemd-nspawn(1), --capability=
+    "nspawn": gates.USUAL
+    | caps.mask(
+        (
+            "AUDIT_CONTROL", "DAC_READ_SEARCH", "IPC_OWNER", "LEASE", "LINUX_IMMUTABLE", "NET_BROADCAST", "SYS_ADMIN",
+            "SYS_BOOT", "SYS_NICE", "SYS_PTRACE", "SYS_RESOURCE", "SYS_TTY_CONFIG",
+        )
+    ),
     "none": 0,
 }
 #: what OCI engines hide and make read-only (moby/oci/defaults.go); a file that unmasks opens all of it

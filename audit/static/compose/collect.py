@@ -6,14 +6,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stockade.audit.documents.load import Broken
+from stockade.audit.documents.tree import Map
 from stockade.audit.facts import SharedVolume
 from stockade.audit.static.compose.project import Loader
 from stockade.audit.static.compose.reading import Reader
 from stockade.audit.static.compose.service import request
+from stockade.audit.static.compose.storage import behind
 from stockade.audit.static.docker.declare import target
+from stockade.audit.static.docker.request import Mounted, Request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,7 +25,6 @@ if TYPE_CHECKING:
     from stockade.audit.documents.walk import Source
     from stockade.audit.facts import Target
     from stockade.audit.static.compose.project import Project
-    from stockade.audit.static.docker.request import Mounted, Request
 
 #: what is wrong in one file and is told each for itself
 _TOLD = 20
@@ -42,26 +45,43 @@ def project(sources: Sequence[Source]) -> Iterator[Target | Broken]:
 def _targets(loader: Loader, sources: list[Source]) -> Iterator[Target | Broken]:
     asked: list[Request] = []
     for each in loader.load(sources):
-        asked += _requests(each, loader.reader)
+        more = _requests(each, loader.reader)
+        asked += more
+        spare = _spare(each, more, loader.reader)
+        if spare is not None:
+            yield spare
     shared = _shared(asked)
     for one in asked:
         found = target(one)
-        more = tuple(shared.get(one.id, ()))
-        yield _with(found, more) if more else found
+        others = tuple(shared.get(one.id, ()))
+        yield replace(found, facts=(*found.facts, *others)) if others else found
     wrong = loader.reader.wrong
     yield from wrong[:_TOLD]
     if len(wrong) > _TOLD:
         yield Broken(wrong[0].where, f"and {len(wrong) - _TOLD} more parts are wrong")
 
 
-def _with(found: Target, more: tuple[SharedVolume, ...]) -> Target:
-    from dataclasses import replace
-
-    return replace(found, facts=(*found.facts, *more))
-
-
 def _requests(one: Project, reader: Reader) -> list[Request]:
     return [request(service, reader) for service in one.services.values() if service.node or service.node.places]
+
+
+def _spare(project: Project, asked: Sequence[Request], reader: Reader) -> Target | None:
+    """Give the volumes that are directories of the host and that no service of the file mounts yet."""
+    used = {mount.source for one in asked for mount in one.mounts}
+    volumes = project.document.get("volumes")
+    if not isinstance(volumes, Map):
+        return None
+    made = Request(
+        f"{project.path}:volumes", "volumes that no service mounts", "compose", project.document.at("volumes")
+    )
+    made.whole = False
+    for name in volumes:
+        if name not in used:
+            destination = f"volume {name} (no service mounts it)"
+            mount = behind(Mounted(volumes.at(name), "volume", name, destination), project, reader)
+            if mount.device:
+                made.mounts.append(mount)
+    return target(made) if made.mounts else None
 
 
 def _shared(asked: Sequence[Request]) -> dict[str, list[SharedVolume]]:

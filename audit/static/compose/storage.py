@@ -24,7 +24,7 @@ def files(service: Service, made: Request, reader: Reader) -> None:
     for item, where in reader.items(node, "volumes"):
         mount = _long(item, where, reader) if isinstance(item, Map) else words.volume(text(item) or "", where)
         if mount is not None:
-            made.mounts.append(_behind(mount, service.project, reader))
+            made.mounts.append(behind(mount, service.project, reader))
     tmpfs = [Word(word, where) for word, where in reader.texts(node, "tmpfs", single=True)]
     if tmpfs:
         made.many["tmpfs"] = tmpfs
@@ -58,14 +58,19 @@ def _long(item: Map, where: Where, reader: Reader) -> Mounted | None:
     return replace(made, subpath=volume.text("subpath")) if volume is not None else made
 
 
-def _behind(mount: Mounted, project: Project, reader: Reader) -> Mounted:
+def behind(mount: Mounted, project: Project, reader: Reader) -> Mounted:
     """Give a named volume with what its driver mounts: with `o: bind` it is a directory of the host."""
     if mount.kind != "volume" or not mount.source:
         return mount
     entry = project.top("volumes", mount.source)
     options = reader.map(entry, "driver_opts") if entry is not None else None
-    device = reader.text(options, "device") if options is not None else None
-    if options is None or not device or (entry is not None and entry.text("driver") not in {None, "local"}):
+    if options is None:
+        return mount
+    kept = options.text("mountpoint")
+    if kept:  # the plugin local-persist keeps a volume in a directory of the host
+        return replace(mount, device=kept, fstype="bind", where=options.at("mountpoint"))
+    device = reader.text(options, "device")
+    if not device or (entry is not None and entry.text("driver") not in {None, "local"}):
         return mount
     words_ = (reader.text(options, "o") or "").split(",")
     bound = bool({"bind", "rbind"} & set(words_)) or options.text("type") == "none"
@@ -133,4 +138,4 @@ def _port(item: Map, where: Where, reader: Reader) -> Published | None:
     found = words.published(f"{outside}:{inside}" if outside else inside, where)
     if found is None:
         return None
-    return replace(found, host_ip=host_ip, protocol=protocol)
+    return replace(found, host_ip=host_ip or found.host_ip, protocol=protocol)

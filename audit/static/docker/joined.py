@@ -61,6 +61,9 @@ def _user(request: Request) -> Iterator[Fact | Gap]:
         yield building.namespace("user", where, host=True)
         if request.rootless is not True:
             yield building.user_namespace(where, host=True)
+    elif request.engine == "nspawn" and not mode:
+        yield building.user_namespace(where, host=True)
+        yield building.namespace("user", where, host=True)
     elif mode.split(":")[0] in _OWN_USERS or request.rootless is True:
         yield building.user_namespace(where, host=False)
         yield building.namespace("user", where, host=False)
