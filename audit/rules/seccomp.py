@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from stockade.audit import gates
-from stockade.audit.facts import Host, Identity, LsmLabel, SeccompFilter, SeccompState, UserNamespace
+from stockade.audit.facts import Host, Identity, LsmLabel, SeccompFilter, SeccompState, SecurityOptions, UserNamespace
 from stockade.audit.report import Severity
 from stockade.audit.rule import CannotTell, DoesNotApply, Found, Outcome, is_declared, rule, said, seen
 
@@ -85,6 +85,32 @@ def no_seccomp(seccomp: SeccompState, identity: Identity | None, userns: UserNam
         severity = None if gates.may_be_host_root(identity, userns) else Severity.MEDIUM
         line = said(seccomp, "Seccomp: 0", "seccomp is unconfined")
         yield Found("no system call filter is loaded", seccomp.where, (line,), severity)
+
+
+@rule(Severity.LOW, _SECCOMP, conditions=("SEC-SECCOMP",), cis=("5.22",), attack=("T1068",), cwe=(693,))
+def misplaced_seccomp_option(options: SecurityOptions, state: SeccompState | None) -> Iterator[Outcome]:
+    """A security option means to turn the system call filter off, in a form that no engine takes.
+
+    The engine refuses the container. Whoever corrects the spelling turns the filter off.
+
+    Fix: leave the option out.
+
+    ```toml bad
+    [SecurityOptions]
+    values = ["label:seccomp:unconfined"]
+    ```
+
+    ```toml good
+    [SecurityOptions]
+    values = ["seccomp=/etc/seccomp/web.json"]
+    ```
+    """
+    if state is not None and state.mode == "disabled":
+        return
+    for value in options.values:
+        if "seccomp" in value.lower() and value.lower().endswith("unconfined"):
+            title = f"the security option {value} means to turn the system call filter off"
+            yield Found(title, options.where, (seen(options, value),), key=value)
 
 
 @rule(Severity.MEDIUM, _SECCOMP, _MAN, conditions=("SEC-WEAK",), cis=("5.22",), attack=("T1068",), cwe=(693,))
