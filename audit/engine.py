@@ -133,7 +133,7 @@ def evaluate(
     unknown: list[Unknown] = []
     not_applicable: list[NotApplicable] = []
     passed = 0
-    for rule in RULES.values() if rules is None else rules:
+    for rule in _worthwhile(known, scope) if rules is None else rules:
         if rule.scope != scope:
             continue
         held = True
@@ -161,6 +161,25 @@ def evaluate(
         tuple(_once(not_applicable, target)),
         passed,
     )
+
+
+# scope, sandbox, the kinds of facts that there are, those known fully, those with a gap → the rules worth asking
+_WORTHWHILE: dict[tuple[object, ...], tuple[Rule, ...]] = {}
+
+
+def _worthwhile(known: _Facts, scope: str) -> Iterable[Rule]:
+    """Leave out the rules on which a file can't say a word: two of three, and the same ones for all alike."""
+    target = known.target
+    if not target.declared:
+        return RULES.values()
+    kinds = frozenset(fact.__class__ for fact in target.facts)
+    key = (scope, known.sandbox, kinds, target.complete, frozenset(gap.kind for gap in target.gaps))
+    found = _WORTHWHILE.get(key)
+    if found is None:
+        every = [rule for rule in RULES.values() if rule.scope == scope]
+        found = tuple([rule for rule in every if known.missing(rule.needs) is not _NOT_HERE])
+        _WORTHWHILE[key] = found
+    return found
 
 
 def _once(entries: Iterable[_E], target: Target) -> list[_E]:
