@@ -4,32 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.kernel.bundles import RUNTIME, Runtime, write
+from tests.kernel.bundles import write
+from tests.kernel.fronts import NEEDS_PYTHON, Commands, pid_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = pytest.mark.kernel
-
-
-class Commands:
-    """The same command three times: as installed, in Python, and with no Python to be found."""
-
-    def __init__(self, directory: Path) -> None:
-        self.root = directory / "state"
-        (directory / "alone").mkdir()
-        shutil.copy(RUNTIME, directory / "alone/stockade-runtime")
-        self.whole, self.alone, self.python = Runtime(self.root), Runtime(self.root), Runtime(self.root)
-        self.alone.command[:1] = [str(directory / "alone/stockade-runtime")]
-        self.python.command[:1] = [sys.executable, "-m", "stockade.sandbox.runtime"]
 
 
 @pytest.fixture
@@ -43,10 +30,6 @@ def commands(public_tmp: Path) -> Iterator[Commands]:
 @pytest.fixture
 def bundle(public_tmp: Path, rootfs: Path) -> Path:
     return write(public_tmp / "bundle", rootfs, annotations={"a": 'quoted " and \\ and ü'})
-
-
-def pid_of(runtime: Runtime) -> int:
-    return int(json.loads(runtime.ok("state", "c"))["pid"])
 
 
 def test_a_whole_life_but_its_beginning_needs_no_python(commands: Commands, bundle: Path) -> None:
@@ -70,7 +53,7 @@ def test_what_it_does_not_do_needs_python(commands: Commands, words: tuple[str, 
     commands.root.mkdir(mode=0o700)
     done = commands.alone(*words)
     assert done.returncode == 1
-    assert "its Python can't be found" in done.stderr
+    assert NEEDS_PYTHON in done.stderr
 
 
 def test_the_state_is_told_in_the_same_bytes(commands: Commands, bundle: Path) -> None:
@@ -116,6 +99,14 @@ def test_a_program_that_cannot_be_executed_is_told_in_pythons_words(
         lambda text: text[:0],
         lambda text: text.replace("\n", " " * 300_000 + "\n"),
         lambda text: text.replace('"id"', '"\\u0069d"'),
+        lambda text: text.replace('"pid":', '"pid":1,"pid":'),
+        lambda text: text.replace('"cgroups":[', '"cgroups":["cpu:/sys/fs/cgroup/cpu/c/../d",'),
+        lambda text: text.replace("quoted", "q\u00fcoted"),
+        lambda text: text.replace("quoted", "q\x01oted"),
+        lambda text: text.replace("quoted", "q\\xoted"),
+        lambda text: text.replace('"start"', '"begin"'),
+        lambda text: text.replace("\n", ",\n"),
+        lambda text: text.replace("\n", "}\n"),
     ],
 )
 def test_a_state_that_is_not_as_it_writes_it_is_left_to_python(
@@ -126,7 +117,7 @@ def test_a_state_that_is_not_as_it_writes_it_is_left_to_python(
     text = place.read_text()
     place.write_text(damage(text))  # type: ignore[operator] # a function of the table above
     for words in (("state", "c"), ("start", "c"), ("kill", "c"), ("delete", "c")):
-        assert "its Python can't be found" in commands.alone(*words).stderr
+        assert NEEDS_PYTHON in commands.alone(*words).stderr
     place.write_text(text)
     commands.alone.ok("delete", "c")
 
@@ -138,7 +129,7 @@ def test_a_later_process_with_the_same_pid_is_let_alone(commands: Commands, bund
     with subprocess.Popen(["sleep", "60"]) as other:
         place.write_text(json.dumps(state | {"pid": other.pid}, separators=(",", ":")) + "\n")
         assert commands.alone.status("c") == "stopped"
-        assert "its Python can't be found" in commands.alone("kill", "c", "KILL").stderr
+        assert NEEDS_PYTHON in commands.alone("kill", "c", "KILL").stderr
         place.write_text(json.dumps(state, separators=(",", ":")) + "\n")
         assert other.poll() is None
         other.kill()
@@ -158,7 +149,7 @@ def test_of_two_deletes_at_once_one_deletes(commands: Commands, bundle: Path, na
 def test_a_root_that_others_can_write_to_is_left_to_python(commands: Commands, bundle: Path) -> None:
     commands.whole.ok("create", "--bundle", bundle, "c")
     commands.root.chmod(0o777)
-    assert "its Python can't be found" in commands.alone("delete", "--force", "c").stderr
+    assert NEEDS_PYTHON in commands.alone("delete", "--force", "c").stderr
     commands.root.chmod(0o700)
 
 
@@ -177,6 +168,6 @@ def test_a_hook_after_the_end_is_run_by_python(commands: Commands, bundle: Path,
     config["hooks"] = {"poststop": [{"path": "/bin/touch", "args": ["touch", str(public_tmp / "ran")]}]}
     (bundle / "config.json").write_text(json.dumps(config))
     commands.whole.ok("create", "--bundle", bundle, "c")
-    assert "its Python can't be found" in commands.alone("delete", "--force", "c").stderr
+    assert NEEDS_PYTHON in commands.alone("delete", "--force", "c").stderr
     commands.whole.ok("delete", "--force", "c")
     assert (public_tmp / "ran").exists()
