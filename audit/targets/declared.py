@@ -3,6 +3,7 @@
 Only what can be compared in the same words is. A program may give up more than was declared: that is no drift.
 """
 
+import posixpath
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Literal
@@ -36,6 +37,8 @@ def compare(spec: Mapping[str, Any], path: str, known: Iterable[Fact], view: Vie
     yield from _sets(_object(process.get("capabilities")), by_kind.get(facts.CapabilitySets, ()), where)
     yield from _switches(process, linux, by_kind, where)
     yield from _namespaces(linux, by_kind.get(facts.Namespace, ()), where)
+    yield from _limits(_object(linux.get("resources")), by_kind.get(facts.CgroupLimit, ()), where)
+    yield from _read_only(spec, by_kind.get(facts.Mount, ()), where)
 
 
 def _mask(fact: facts.Mask, masks: Mapping[str, str]) -> facts.Mask:
@@ -104,6 +107,42 @@ def _namespaces(linux: Mapping[str, Any], spaces: Iterable[Fact], where: Where) 
     for fact in spaces:
         if isinstance(fact, facts.Namespace) and fact.kind in own and fact.host is not None:
             yield _declared(where, f"namespaces.{fact.kind}", "own", "host" if fact.host else "own")
+
+
+def _limits(resources: Mapping[str, Any], limits: Iterable[Fact], where: Where) -> Iterator[facts.Declared]:
+    """Compare the limits of the cgroup. A group above may be tighter, so that less than was declared is no drift."""
+    memory, pids, cpu = (_object(resources.get(name)) for name in ("memory", "pids", "cpu"))
+    quota, period = _positive(cpu.get("quota")), _positive(cpu.get("period")) or 100_000
+    wanted = {
+        "memory": _positive(memory.get("limit")),
+        "pids": _positive(pids.get("limit")),
+        "cpu": quota * 1000 // period if quota else None,
+    }
+    for fact in limits:
+        if isinstance(fact, facts.CgroupLimit) and (limit := wanted.get(fact.name)):
+            # the kernel counts memory in pages, and rounds a share of a processor
+            looser = fact.value is None or fact.value > limit + 4096
+            effective = ("max" if fact.value is None else str(fact.value)) if looser else str(limit)
+            yield _declared(where, f"resources.{fact.name}", str(limit), effective)
+
+
+def _read_only(spec: Mapping[str, Any], mounts: Iterable[Fact], where: Where) -> Iterator[facts.Declared]:
+    listed = spec.get("mounts")
+    # of several mounts on one place the last is seen
+    wanted = {"/": _object(spec.get("root")).get("readonly") is True}
+    for each in listed if isinstance(listed, list) else ():
+        if isinstance(each, dict) and isinstance(each.get("destination"), str):
+            options = _texts(each.get("options"))
+            wanted[posixpath.normpath(each["destination"])] = "ro" in options and "rw" not in options
+    for fact in mounts:
+        if isinstance(fact, facts.Mount) and wanted.get(fact.destination):
+            yield _declared(
+                where, f"mounts.{fact.destination}", "read-only", "writable" if fact.writable else "read-only"
+            )
+
+
+def _positive(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
 def _declared(where: Where, subject: str, declared: str, effective: str) -> facts.Declared:

@@ -129,7 +129,7 @@ class Finder:
         engine = engines.of_cgroup(first.cgroup)
         if state and (engine is None or state.engine == "stockade"):
             return Engine(state.engine, state.id), state.name
-        return engine, (own.name_of(engine.name, engine.id) or engine.id[:12]) if engine else ""
+        return engine, (own.name_of(engine.name, engine.id, first.ppid) or engine.id[:12]) if engine else ""
 
     def process(self, pid: int) -> Group:
         """Give a process with the others of its container. Raises StockadeError when there is none."""

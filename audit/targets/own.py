@@ -1,4 +1,4 @@
-"""Containers that left a state on disk: Stockade's own, and those of runc and crun, which other engines start.
+"""Containers that left a state on disk: Stockade's own, and those of runc, crun and stockade-runtime for other engines.
 
 Stockade's lie in /run/stockade/ID/state.json and the same in each user's own directory. The auditor knows them as
 it knows any other engine's: the state gives a name, an engine and what was declared; everything that decides comes
@@ -12,9 +12,11 @@ import re
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from stockade.sandbox.linux import calls, namespaces, process
+from stockade.sandbox.linux.statx import AT_FDCWD
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _LARGEST = 1 << 22
@@ -24,7 +26,7 @@ _LARGEST = 1 << 22
 class State:
     """A container that ran when it was read: id, name (without one the id's first twelve digits), first process.
 
-    `path` is the state.json, `data` all of it.
+    `path` is the state.json, `data` all of it, `uid` the owner, whose word it is. `bundle` has the config.json.
     """
 
     id: str
@@ -34,6 +36,7 @@ class State:
     data: dict[str, Any] = field(compare=False, repr=False)
     engine: str = "stockade"
     bundle: str = ""
+    uid: int = 0
 
     @property
     def mode(self) -> str:
@@ -78,30 +81,84 @@ def states(remote: Callable[[str], bool] = lambda _: False) -> tuple[State, ...]
             continue
         for state in _read(directory, uid, "state.json", _checked):
             found.setdefault(state.path, state)
-    for directory, file, check in _RUNTIMES:
-        for state in _read(directory, 0, file, check):
-            found.setdefault(state.path, state)
+    for directory, uid, file in _runtimes():
+        if not remote(directory):
+            for state in _read(directory, uid, file, _runtime):
+                found.setdefault(state.path, state)
     return tuple(found.values())
 
 
-def name_of(engine: str, identity: str) -> str | None:
-    """Give the name that Docker or Podman keep for a container of root's."""
+def _runtimes() -> Iterator[tuple[str, int, str]]:
+    """Give the directories in which runtimes keep their containers, each with its owner and the name of a state."""
+    uid = os.geteuid()
+    for directory in ("/run/stockade-runtime", "/run/runc", *_ENGINES):
+        yield directory, 0, "state.json"
+    # Docker 23 and later name the directory after the runtime as daemon.json calls it
+    for name in _names("/run/docker"):
+        if name.startswith("runtime-") and name != "runtime-runc":
+            yield f"/run/docker/{name}/moby", 0, "state.json"
+    yield "/run/crun", 0, "status"
+    for user in _numbers("/run/user") if uid == 0 else [uid]:
+        yield f"/run/user/{user}/stockade-runtime", user, "state.json"
+        yield f"/run/user/{user}/runc", user, "state.json"
+        yield f"/run/user/{user}/crun", user, "status"
+
+
+def name_of(engine: str, identity: str, parent: int = 0) -> str | None:
+    """Give the name that Docker keeps for a container, or Podman: conmon, its `parent`, is told it.
+
+    A user's conmon says what that user wants; a name is no more than a name.
+    """
+    name: object = None
     if engine == "docker":
-        data = load(f"/var/lib/docker/containers/{identity}/config.v2.json", 0) or {}
-        name = data.get("Name")
-    else:
-        data = load(f"/var/lib/containers/storage/overlay-containers/{identity}/userdata/config.json", 0) or {}
-        annotations = data.get("annotations")
-        name = annotations.get("io.podman.annotations.name") if isinstance(annotations, dict) else None
+        name = (load(f"/var/lib/docker/containers/{identity}/config.v2.json", 0) or {}).get("Name")
+    elif engine in {"podman", "cri-o"} and parent > 1:
+        name = _conmon(parent, identity)
     plain = name.lstrip("/") if isinstance(name, str) else ""
     return plain if _NAME.fullmatch(plain) else None
 
 
-def bundle_of(engine: str, identity: str, state: State | None) -> str | None:
-    """Give the path of a container's config.json, None where none is known."""
-    bundles = [state.bundle] if state and state.bundle else []
-    bundles += [pattern.format(id=identity) for pattern in _BUNDLES.get(engine, ())]
-    return next((f"{bundle}/config.json" for bundle in bundles if os.path.isfile(f"{bundle}/config.json")), None)
+def _conmon(pid: int, identity: str) -> str | None:
+    try:
+        words = process.cmdline(pid)
+    except OSError:
+        return None
+    options = dict(pairwise(words))
+    if not words or words[0].rpartition("/")[2] != "conmon" or options.get("-c") != identity:
+        return None
+    return options.get("-n")
+
+
+def configuration(engine: str, identity: str, state: State | None) -> tuple[str, dict[str, Any]] | None:
+    """Give path and content of the config.json that a container was started from, None where none is known.
+
+    What a user's runtime kept must be that user's: the owner can write what is not so into it, of the own container.
+    """
+    if state and state.bundle:
+        path = f"{state.bundle}/config.json"
+        data = load_beneath(state.bundle, "config.json", state.uid) if state.uid else load(path, 0)
+        if data is not None:
+            return path, data
+    for pattern in _BUNDLES.get(engine, ()):
+        path = pattern.format(id=identity) + "/config.json"
+        data = load(path, 0)
+        if data is not None:
+            return path, data
+    return None
+
+
+def load_beneath(directory: str, name: str, uid: int) -> dict[str, Any] | None:
+    """Read a JSON object from a file of this owner's in a directory of the owner's; no link on the way is followed."""
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    limits = calls.RESOLVE_NO_SYMLINKS | calls.RESOLVE_NO_MAGICLINKS
+    try:
+        top = calls.openat2(AT_FDCWD, directory, flags, resolve=limits)
+    except (OSError, ValueError):
+        return None
+    try:
+        return load(name, uid, top) if os.fstat(top).st_uid == uid else None
+    finally:
+        os.close(top)
 
 
 _TASKS = "/run/containerd/io.containerd.runtime.v2.task"
@@ -160,23 +217,35 @@ def _checked(data: dict[str, Any], path: str, identity: str, uid: int) -> State 
     pid, name, bundle = data.get("pid"), data.get("name") or identity[:12], data.get("bundle")
     if not isinstance(name, str) or not _NAME.fullmatch(name) or not _runs(pid, data.get("startTime"), uid):
         return None
-    return State(identity, name, int(str(pid)), path, data, bundle=bundle if isinstance(bundle, str) else "")
+    return State(identity, name, int(str(pid)), path, data, bundle=bundle if isinstance(bundle, str) else "", uid=uid)
 
 
-def _runc(data: dict[str, Any], path: str, identity: str, uid: int) -> State | None:
-    pid, config = data.get("init_process_pid"), data.get("config")
-    if not _NAME.fullmatch(identity) or not _runs(pid, data.get("init_process_start"), uid):
+def _runtime(data: dict[str, Any], path: str, identity: str, uid: int) -> State | None:
+    """Read a state in the words of stockade-runtime, runc or crun: which one wrote it, its content tells."""
+    if not _NAME.fullmatch(identity):
         return None
+    if "init_process_pid" in data:
+        engine, pid, start = "runc", data.get("init_process_pid"), data.get("init_process_start")
+    elif "process-start-time" in data:
+        engine, pid, start = "crun", data.get("pid"), data.get("process-start-time")
+    else:
+        engine, pid, start = "stockade-runtime", data.get("pid"), data.get("start")
+        if not isinstance(start, int):
+            return None
+    if not _runs(pid, start, uid):
+        return None
+    bundle = _bundle(engine, data, path)
+    return State(identity, identity, int(str(pid)), path, data, engine, bundle, uid)
+
+
+def _bundle(engine: str, data: dict[str, Any], path: str) -> str:
+    if engine == "stockade-runtime":
+        return path.rpartition("/")[0]  # the configuration as it was when the container was created
+    if engine == "crun":
+        return data["bundle"] if isinstance(data.get("bundle"), str) else ""
+    config = data.get("config")
     labels = config.get("labels") if isinstance(config, dict) else None
-    bundles = [label[7:] for label in labels or () if isinstance(label, str) and label.startswith("bundle=")]
-    return State(identity, identity, int(str(pid)), path, data, "runc", bundles[0] if bundles else "")
-
-
-def _crun(data: dict[str, Any], path: str, identity: str, uid: int) -> State | None:
-    pid, bundle = data.get("pid"), data.get("bundle")
-    if not _NAME.fullmatch(identity) or not _runs(pid, data.get("process-start-time"), uid):
-        return None
-    return State(identity, identity, int(str(pid)), path, data, "crun", bundle if isinstance(bundle, str) else "")
+    return next((label[7:] for label in labels or () if isinstance(label, str) and label.startswith("bundle=")), "")
 
 
 def _runs(pid: object, start: object, uid: int) -> bool:
@@ -192,13 +261,11 @@ def _runs(pid: object, start: object, uid: int) -> bool:
         return False
 
 
-_RUNTIMES: tuple[tuple[str, str, _Check], ...] = (
-    ("/run/runc", "state.json", _runc),
-    ("/run/docker/runtime-runc/moby", "state.json", _runc),
-    ("/run/containerd/runc/k8s.io", "state.json", _runc),
-    ("/run/containerd/runc/default", "state.json", _runc),
-    ("/run/crun", "status", _crun),
-)
+# containerd's shims keep each namespace of theirs apart, whatever the runtime
+_ENGINES = (
+    "/run/docker/runtime-runc/moby", "/run/containerd/runc/k8s.io", "/run/containerd/runc/default",
+    "/run/containerd/runc/moby",
+)  # fmt: skip
 
 
 def _belongs(pid: int, uid: int) -> bool:

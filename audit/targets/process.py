@@ -402,11 +402,11 @@ class Collector:
 
     def _declared(self) -> None:
         engine, state = self.group.engine, self.group.state
-        path = own.bundle_of(engine.name, engine.id, state) if engine else None
-        spec = own.load(path, 0) if path and (state is None or state.path.startswith("/run/")) else None
-        if path is None or spec is None:
+        found = own.configuration(engine.name, engine.id, state) if engine else None
+        if found is None:
             self._gap("no configuration is known that it was started from", facts.Declared, applicable=False)
             return
+        path, spec = found
         self.facts = list(declared.compare(spec, path, self.facts, self.view))
         self.complete.add(facts.Declared)
 
