@@ -116,9 +116,13 @@ def test_a_state_that_is_not_as_it_writes_it_is_left_to_python(
     place = commands.root / "c/state.json"
     text = place.read_text()
     place.write_text(damage(text))  # type: ignore[operator] # a function of the table above
-    for words in (("state", "c"), ("start", "c"), ("kill", "c"), ("delete", "c")):
-        assert NEEDS_PYTHON in commands.alone(*words).stderr
-    place.write_text(text)
+    try:
+        said = [
+            commands.alone(*words).stderr for words in (("state", "c"), ("start", "c"), ("kill", "c"), ("delete", "c"))
+        ]
+    finally:
+        place.write_text(text)
+    assert all(NEEDS_PYTHON in each for each in said)
     commands.alone.ok("delete", "c")
 
 
