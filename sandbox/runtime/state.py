@@ -184,16 +184,23 @@ def make(root: str, identity: str, data: dict[str, object], config: bytes) -> Co
 
     StockadeError where the name is taken.
     """
-    private(root)
     container = Container(root, identity, dict(data))
+    taken = StockadeError(
+        f"container with id exists: {identity}", hint=f"choose another ID, or remove it: delete {identity}"
+    )
+    while container.lock < 0:
+        private(root)
+        try:
+            os.mkdir(container.path, 0o700)
+            container.lock = _locked(container.path)
+        except FileExistsError:
+            raise taken from None
+        except FileNotFoundError:
+            continue  # a `delete` came between the two and took it for what a killed `create` has left
+    if os.listdir(container.lock):  # ... and after it another `create`
+        container.close()
+        raise taken
     try:
-        os.mkdir(container.path, 0o700)
-    except FileExistsError:
-        raise StockadeError(
-            f"container with id exists: {identity}", hint=f"choose another ID, or remove it: delete {identity}"
-        ) from None
-    try:
-        container.lock = _locked(container.path)
         put(f"{container.path}/{CONFIG}", config)
     except BaseException:
         container.remove()
@@ -202,13 +209,17 @@ def make(root: str, identity: str, data: dict[str, object], config: bytes) -> Co
 
 
 def _locked(path: str) -> int:
-    lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    except BaseException:
+    """Lock the directory that has this name, also when we have got the lock: it may have been removed and made anew."""
+    while True:
+        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(lock), os.stat(path)):
+                return lock
+        except BaseException:
+            os.close(lock)
+            raise
         os.close(lock)
-        raise
-    return lock
 
 
 def absent(identity: str) -> StockadeError:
@@ -229,7 +240,7 @@ def load(root: str, identity: str, *, lock: bool = False) -> Container:
             container.lock = _locked(container.path)
         data = procfs.read_path(f"{container.path}/{STATE}")
     except (FileNotFoundError, NotADirectoryError):
-        if lock and container.lock >= 0 and os.fstat(container.lock).st_nlink:
+        if container.lock >= 0:
             return container  # `create` was killed before it wrote anything: `delete --force` removes it
         container.close()
         raise absent(identity) from None

@@ -6,17 +6,20 @@ import json
 import os
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from stockade.sandbox.runtime import state
 from tests.kernel.bundles import Runtime, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.kernel
+NULL = subprocess.DEVNULL
 #: what Docker gives, and CAP_SYS_PTRACE
 PTRACE = {
     name: [f"CAP_{word}" for word in ("CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID", "SYS_PTRACE")]
@@ -112,3 +115,52 @@ def test_the_mode_of_the_hosts_null_device_is_out_of_reach_where_an_image_makes_
     changed = os.stat("/dev/full").st_mode
     os.chmod("/dev/full", mode & 0o7777)
     assert changed & 0o7777 == 0o660
+
+
+# ---- races ----------------------------------------------------------------------------------------------------------
+
+
+def waits_for(directory: Path) -> bool:
+    """Tell whether someone waits for the lock on a directory, proc_locks(5)."""
+    inode = directory.stat().st_ino
+    lines = Path("/proc/locks").read_text().splitlines()
+    return any("->" in line and line.split()[-3].endswith(f":{inode}") for line in lines)
+
+
+def test_a_name_that_changes_hands_while_a_command_waits_for_it_is_locked_anew(public_tmp: Path) -> None:
+    """Else `delete`, with the lock on a container that has gone, works on the next one of the name unlocked."""
+    root = public_tmp / "state"
+    first = state.make(str(root), "name", {}, b"{}")
+    first.write(generation=1)
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(state.load, str(root), "name", lock=True)
+        until(lambda: waits_for(root / "name"))
+        (root / "name").rename(root / "gone")
+        second = state.make(str(root), "name", {}, b"{}")
+        first.close()
+        until(lambda: waits_for(root / "name"))
+        second.write(generation=2)
+        second.close()
+        found = waiting.result(timeout=20)
+    assert found.data["generation"] == 2
+    found.close()
+
+
+def test_many_creates_and_deletes_of_one_name_at_once_leave_nothing(
+    runtime: Runtime, bundle: Callable[..., Path]
+) -> None:
+    create, delete = ("create", "--bundle", str(bundle())), ("delete", "--force")
+    for _ in range(6):
+        calls = [[*words, "storm"] for words in (create, create, delete, ("start",), delete)]
+        running = [subprocess.Popen([*runtime.command, *call], stdin=NULL, stdout=NULL, stderr=NULL) for call in calls]
+        codes = [process.wait(60) for process in running]
+        assert codes[2] == codes[4] == 0
+        assert 0 in codes[:2]
+    runtime.ok("delete", "--force", "storm")
+    assert runtime.ok("list", "--quiet") == ""
+    assert groups("storm") == []
+
+
+def groups(identity: str) -> list[Path]:
+    tops = list(Path("/sys/fs/cgroup").iterdir())
+    return [path for top in tops for path in (top / identity, *top.glob(f"*/*/{identity}")) if path.exists()]
