@@ -12,7 +12,7 @@ from stockade.sandbox.linux import capabilities as caps
 
 _SETS = ("bounding", "effective", "inheritable", "permitted", "ambient")
 #: a working directory that is reached through an open descriptor of the runtime (CVE-2024-21626)
-_DESCRIPTOR = re.compile(r"^/+proc/+(?:self|thread-self|\d+)/+(?:task/+\d+/+)?(?:fd|cwd|root)\b|^/+dev/+fd\b")
+DESCRIPTOR = re.compile(r"^/+proc/+(?:self|thread-self|\d+)/+(?:task/+\d+/+)?(?:fd|cwd|root)\b|^/+dev/+fd\b")
 
 
 def identity(process: Map, reader: Reader) -> Iterator[Fact | Gap]:
@@ -85,7 +85,7 @@ def surroundings(process: Map, reader: Reader) -> Iterator[Fact | Gap]:
         yield building.variable(where, name, value)
     directory = reader.text(process, "cwd")
     if directory is not None:
-        outside = bool(_DESCRIPTOR.search(directory))
+        outside = bool(DESCRIPTOR.search(directory))
         yield facts.WorkingDirectory(where=process.at("cwd"), path=directory, outside=outside)
     for entry in reader.mappings(process, "rlimits"):
         name = (reader.text(entry, "type") or "").removeprefix("RLIMIT_").lower()

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 from stockade.audit import facts
 from stockade.audit.documents.tree import Map
-from stockade.audit.facts import Fact, Gap
+from stockade.audit.facts import Fact, Gap, Where
 from stockade.audit.static.reading import Reader
+from stockade.sandbox.linux import capabilities as caps
 from stockade.sandbox.linux import syscalls
 
 _GOES_ON = frozenset({"SCMP_ACT_ALLOW", "SCMP_ACT_LOG"})
@@ -34,7 +35,31 @@ def state(linux: Map, reader: Reader) -> Iterator[Fact | Gap]:
         yield Gap(facts.SeccompFilter, "its seccomp section has no default action that is known", section.where)
         return
     yield facts.SeccompState(where=where, mode="filter", filters=1)
-    yield _filter(section, default, reader)
+    place = section.at("defaultAction") if default in _GOES_ON else section.where
+    yield _filter(section, default, reader, place)
+
+
+def profile(document: Map, where: Where, bounding: int) -> Fact | None:
+    """Judge a profile in Docker's form, whose rules may ask for capabilities; None for one that can't be read."""
+    reader = Reader()
+    default = _action(document, "defaultAction", reader)
+    return _filter(document, default, reader, where, bounding) if default is not None else None
+
+
+def _holds(rule: Map, bounding: int) -> bool:
+    """Say whether a rule counts for a container with these capabilities; what depends on machine or kernel does."""
+    return all(each & bounding for each in _caps(rule, "includes")) and not any(
+        each & bounding for each in _caps(rule, "excludes")
+    )
+
+
+def _caps(rule: Map, key: str) -> Iterator[int]:
+    section = rule.map(key)
+    for name in (section.seq("caps") if section is not None else None) or ():
+        try:
+            yield 1 << caps.number(str(name))
+        except ValueError:
+            yield 0
 
 
 def _action(node: Map, key: str, reader: Reader) -> str | None:
@@ -45,22 +70,22 @@ def _action(node: Map, key: str, reader: Reader) -> str | None:
     return action
 
 
-def _filter(section: Map, default: str, reader: Reader) -> Fact:
+def _filter(section: Map, default: str, reader: Reader, where: Where, bounding: int = 0) -> Fact:
     always: dict[str, set[str]] = {}
     sometimes: dict[str, set[str]] = {}
     used = {default}
     for rule in reader.mappings(section, "syscalls"):
         action = _action(rule, "action", reader)
-        if action is None:
+        if action is None or not _holds(rule, bounding):
             continue
         used.add(action)
         into = sometimes if reader.sequence(rule, "args") else always
         names = [name for name, _ in reader.texts(rule, "names")]
-        for name in names:
+        for name in (*names, *((rule["name"],) if isinstance(rule.get("name"), str) else ())):
             into.setdefault(name, set()).add(action)
     allowed, conditional = _sorted(default, always, sometimes)
     return facts.SeccompFilter(
-        where=section.at("defaultAction") if default in _GOES_ON else section.where,
+        where=where,
         allowed=allowed,
         conditional=conditional,
         notifies="SCMP_ACT_NOTIFY" in used,

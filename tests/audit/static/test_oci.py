@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from textwrap import dedent
+from typing import Any
 
 import pytest
 
@@ -258,7 +259,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize("sections", WRONG)
-def test_a_wrong_part_is_told_with_its_place_and_the_rest_is_judged(sections: dict[str, object]) -> None:
+def test_a_wrong_part_is_told_with_its_place_and_the_rest_is_judged(sections: dict[str, Any]) -> None:
     found = everything(**sections)
 
     assert len([each for each in found if isinstance(each, Target)]) == 1
