@@ -47,6 +47,30 @@ CONDITIONS: dict[str, tuple[str, ...]] = {
 }
 
 
+#: control → what to do
+FIXES: dict[str, str] = {
+    "windowsHostProcess": "leave windowsOptions.hostProcess out",
+    "hostNamespaces": "leave hostPID, hostNetwork and hostIPC out",
+    "privileged": "leave privileged out",
+    "capabilities_baseline": "add none but those of the standard's list",
+    "hostPathVolumes": "use another kind of volume, such as a persistentVolumeClaim",
+    "hostPorts": "leave hostPort out and use a Service",
+    "hostProbesAndHostLifecycle": "leave host out of probes and lifecycle handlers",
+    "appArmorProfile": "name RuntimeDefault or a Localhost profile, or none",
+    "seLinuxOptions": "leave user and role out, and type or use one of the container types",
+    "procMount": "leave procMount out, or set hostUsers: false",
+    "seccompProfile_baseline": "name RuntimeDefault or a Localhost profile, or none",
+    "sysctls": "set none but the safe sysctls",
+    "restrictedVolumes": "use a kind without a back end of its own, or a persistentVolumeClaim",
+    "allowPrivilegeEscalation": "set allowPrivilegeEscalation: false",
+    "runAsNonRoot": "set runAsNonRoot: true, for the pod or each container",
+    "runAsUser": "set runAsUser to another id than 0",
+    "seccompProfile_restricted": "set seccompProfile.type to RuntimeDefault or Localhost",
+    "capabilities_restricted": "set capabilities.drop to [ALL] and add NET_BIND_SERVICE at most",
+    "procMount_restricted": "leave procMount out",
+}
+
+
 def of(target: Target) -> PodStandards | None:
     """Give what the standards say of a container of a pod; None for everything else."""
     workload = target.one(facts.Workload)

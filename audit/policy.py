@@ -204,7 +204,7 @@ def _violation(violation: Violation, target: TargetSummary) -> Finding:
         target=target.id,
         title=violation.title,
         why=f"The Pod Security Standard {violation.level} forbids it (check {violation.control}).",
-        fix=f"give the field a value that the standard {violation.level} takes",
+        fix=pod_security.FIXES[violation.control],
         evidence=(f"{violation.location}: {violation.title}",),
         location=violation.location,
         references=(_PSS,),

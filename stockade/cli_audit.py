@@ -70,10 +70,22 @@ def complete_rule(_: click.Context, __: click.Parameter, incomplete: str) -> lis
     return [CompletionItem(name) for name in sorted(ids) if name.startswith(incomplete)]
 
 
+def complete_policy(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the policies that come with Stockade, and files."""
+    from click.shell_completion import CompletionItem
+
+    from stockade import profiles
+
+    names = [CompletionItem(name) for name in profiles.names("policy") if name.startswith(incomplete)]
+    return names if names and "/" not in incomplete else [CompletionItem(incomplete, type="file")]
+
+
 @click.command(cls=Command, examples=_EXAMPLES)
 @click.argument("targets", nargs=-1, metavar="[TARGET|FILE|DIR|-]...", shell_complete=complete_target)
 @click.option("--format", "style", type=click.Choice(FORMATS), default="text", show_default=True, help="How to say it.")
 @click.option("--output", type=click.Path(dir_okay=False), help="Write to this file, whole or not at all.")
+@click.option("--policy", default="default", show_default=True, metavar="NAME|FILE", shell_complete=complete_policy,
+              help="Which rules count: default, all, pss-baseline, pss-restricted, or a TOML file.")  # fmt: skip
 @click.option("--fail-on", type=click.Choice(SEVERITIES), help="Exit with 1 when a finding is at least this bad.")
 @click.option(
     "--seccomp-filters", is_flag=True, help="Read the real filters: stops each process for 0.2 ms, needs CAP_SYS_ADMIN."
@@ -122,8 +134,10 @@ def _explained(name: str | None, style: str) -> str:
 
 
 def _report(arguments: tuple[str, ...], options: dict[str, Any]) -> Report:
-    from stockade.audit import engine
+    from stockade.audit import engine, policy
     from stockade.audit.report import Severity
+
+    chosen = policy.load(options["policy"])  # a wrong name is told before an hour of work
 
     files = tuple([argument for argument in arguments if _is_file(argument)])
     live = tuple([argument for argument in arguments if not _is_file(argument)])
@@ -141,6 +155,7 @@ def _report(arguments: tuple[str, ...], options: dict[str, Any]) -> Report:
         )
     finally:
         gc.enable()
+    report = chosen.apply(report)
     # What was not looked at belongs into the report as well as on the terminal.
     rows = {"not looked at": "; ".join(notes)} if notes else {}
     report = replace(report, host={**report.host, **rows})

@@ -33,6 +33,7 @@ def left(unset: tuple[Unset, ...] | None, subject: str) -> Unset | None:
     _CONTEXT,
     "https://docs.docker.com/build/building/best-practices/#user",
     conditions=("PRV-ROOT", "IMG-ROOT"),
+    covers=("low_user_id",),
     cis=("4.1", "K8S 5.2.7"),
     cwe=(250,),
 )
