@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -17,8 +18,10 @@ import stockade
 
 ROOT = Path(__file__).resolve().parent.parent
 LAUNCHER = "stockade/sandbox/native/launcher"
-PROGRAMS = (LAUNCHER, "stockade/audit/native/probe")
+FRONT = f"stockade-{stockade.__version__}.data/scripts/stockade-runtime"
+PROGRAMS = (LAUNCHER, "stockade/audit/native/probe", FRONT)
 SOURCES = [path.relative_to(ROOT) for path in ROOT.glob("*/native/*.[ch]")]
+SCRIPT_SOURCES = [path.relative_to(ROOT) for path in ROOT.glob("sandbox/front/*.[ch]")]
 DATA = ("profiles/modes", "profiles/seccomp", "reports/templates")
 
 
@@ -68,11 +71,12 @@ def test_the_sdist_holds_each_part_once_as_a_folder_and_nothing_built(dist: Path
     with tarfile.open(sdist) as archive:
         members = {member.name.partition("/")[2]: member for member in archive}
 
-    assert {f"{each}.c" for each in PROGRAMS} <= {f"stockade/{path}" for path in SOURCES}
+    assert {f"{each}.c" for each in PROGRAMS if each != FRONT} <= {f"stockade/{path}" for path in SOURCES}
+    assert Path("sandbox/front/front.h") in SCRIPT_SOURCES
     assert not [name for name, member in members.items() if member.issym() or member.islnk()]
     assert {
         "stockade/sandbox/__init__.py",
-        *[f"stockade/{path}" for path in SOURCES],
+        *[f"stockade/{path}" for path in [*SOURCES, *SCRIPT_SOURCES]],
         "LICENSE",
         "CHANGELOG.md",
     } <= members.keys()
@@ -120,7 +124,28 @@ def test_the_installed_runtime_says_its_version_as_engines_read_it(programs: Pat
     assert f"stockade-runtime version {stockade.__version__}\n" in succeed(programs / "stockade-runtime", "--version")
 
 
-def test_the_installed_runtime_starts_without_site(programs: Path) -> None:
+def test_the_installed_runtime_is_found_through_a_link(programs: Path, tmp_path: Path) -> None:
+    (tmp_path / "stockade-runtime").symlink_to(programs / "stockade-runtime")
+
+    assert "stockade-runtime version" in succeed(tmp_path / "stockade-runtime", "--version")
+
+
+def test_the_installed_runtime_starts_python_without_site(programs: Path, tmp_path: Path) -> None:
+    boot = next(programs.parent.glob("lib/*/site-packages/stockade/sandbox/runtime/boot.py"))
+    python = tmp_path / "bin" / boot.relative_to(programs.parent).parts[1]  # tells its words; named as this one is
+    (tmp_path / "lib").symlink_to(programs.parent / "lib")
+    python.parent.mkdir()
+    python.write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "bin/stockade").write_text(f"#!{python}\n")
+    shutil.copy(programs / "stockade-runtime", python.parent)
+    for program in python, tmp_path / "bin/stockade":
+        program.chmod(0o755)
+
+    found = tmp_path / boot.relative_to(programs.parent)
+    assert succeed(python.parent / "stockade-runtime", "features") == f"-I -S {found} features\n"
+
+
+def test_the_installed_package_serves_without_site(programs: Path) -> None:
     boot = next(programs.parent.glob("lib/*/site-packages/stockade/sandbox/runtime/boot.py"))
 
     assert "stockade-runtime version" in succeed(programs / "python", "-I", "-S", boot, "--version")
