@@ -140,9 +140,16 @@ static int open_log(const char *path) {
     return !path || !*path || open(path, O_WRONLY | O_CREAT | O_APPEND | O_NOCTTY | O_CLOEXEC, 0644) >= 0;
 }
 
+/* Lock a container for a change; whoever had the lock may have removed the directory, and another have made it anew. */
+static int lock_container(int root, int directory, const char *identity) {
+    struct stat ours, named;
+    return flock(directory, LOCK_EX) == 0 && fstat(directory, &ours) == 0 &&
+           fstatat(root, identity, &named, AT_SYMLINK_NOFOLLOW) == 0 && ours.st_dev == named.st_dev &&
+           ours.st_ino == named.st_ino;
+}
+
 static int done(const struct request *q, int *connection) {
     struct record r;
-    struct stat s;
     int changes = strcmp(q->command, "start") == 0 || strcmp(q->command, "delete") == 0;
     int root = open_log(q->log) ? open_root(q->root) : -1;
     if (root < 0)
@@ -150,7 +157,7 @@ static int done(const struct request *q, int *connection) {
     int directory = openat(root, q->identity, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (directory < 0)
         return errno == ENOENT && q->force ? 0 : -1;
-    if (changes && (flock(directory, LOCK_EX) < 0 || fstat(directory, &s) < 0 || s.st_nlink == 0))
+    if (changes && !lock_container(root, directory, q->identity))
         return -1;
     if (!read_record(directory, &r) || r.pid <= 0)
         return -1;
