@@ -74,7 +74,7 @@ def targets(source: Source) -> Iterator[Target | Broken]:
 
 def _read(source: Source, section: str, found: list[units.Entry], wrong: list[Broken]) -> _Unit:
     name = os.path.basename(source.path)
-    where = next(each.where for each in found if each.section == section)
+    where = next(each.begins for each in found if each.section == section)
     made = Request(f"{source.path}:{name.rpartition('.')[0] or name}", name, "quadlet", where, engine="podman")
     made.whole = section == "Container"
     made.rootless = True if _ROOTLESS.search(source.path) else False if _ROOT.search(source.path) else None

@@ -31,9 +31,10 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """KEY=VALUE of a section. `where` is the key's place."""
+    """KEY=VALUE of a section. `where` is the key's place, `begins` that of the section's header."""
 
     section: str
+    begins: Where
     key: str
     where: Where
     pieces: tuple[Piece, ...]
@@ -46,7 +47,7 @@ class Entry:
 
 def entries(data: bytes, path: str) -> Iterator[Entry]:
     """Give the entries of a unit. Raises Broken for what is no text, or no unit."""
-    section = ""
+    section, begins = "", Where(path, 1, 1)
     lines = decoded(data, path).split("\n")
     at = 0
     while at < len(lines):
@@ -57,7 +58,7 @@ def entries(data: bytes, path: str) -> Iterator[Entry]:
         if not bare or bare[0] in "#;":
             continue
         if bare[0] == "[" and bare[-1] == "]":
-            section = bare[1:-1]
+            section, begins = bare[1:-1], Where(path, number, line.index("[") + 1)
             continue
         key, equals, rest = line.partition("=")
         if not equals:
@@ -72,7 +73,7 @@ def entries(data: bytes, path: str) -> Iterator[Entry]:
             pieces.append(Piece(lines[at].rstrip("\r"), at + 1, 1))
             at += 1
         where = Where(path, number, len(key) - len(key.lstrip()) + 1)
-        yield Entry(section, key.strip(), where, tuple(pieces))
+        yield Entry(section, begins, key.strip(), where, tuple(pieces))
 
 
 def words(entry: Entry) -> list[Word]:

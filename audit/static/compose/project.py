@@ -64,6 +64,7 @@ class Loader:
         self.reader = reader
         self.known: dict[str, Map] = {}
         self.projects: list[Project] = []
+        self.circled: set[tuple[str, str]] = set()
 
     def load(self, sources: list[Source]) -> list[Project]:
         """Give the project of the sources, the later over the earlier ones, and those that it includes."""
@@ -228,7 +229,10 @@ class Loader:
             return node
         if (os.path.normpath(base_path), base_name) in here or len(here) > _DEEPEST:
             chain = " → ".join([each for _, each in here] + [base_name])
-            self.reader.refuse(where, f"services extend each other in a circle: {chain}")
+            members = set(here)
+            if not members & self.circled:  # each of a circle's services finds it; it is told once
+                self.reader.refuse(where, f"services extend each other in a circle: {chain}")
+            self.circled |= members
             return node
         base = self._services(other).get(base_name)
         if not isinstance(base, Map):
