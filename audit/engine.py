@@ -50,6 +50,7 @@ _DECLARED = "the file declares it; nothing was started and nothing was measured"
 # A file says nothing of most that a kernel is asked for. Where it matters the collector told of a gap.
 _NOT_HERE = DoesNotApply("")
 _DECLARED_KINDS = facts.Unset.__module__
+_HOST_KINDS = facts.HostSetting.__module__
 
 
 class _Facts:
@@ -83,7 +84,9 @@ class _Facts:
 
     def _elsewhere(self, kind: type[Fact]) -> bool:
         """Say whether this sort of target can't tell of a kind: a file of what a kernel knows, or the reverse."""
-        return self.target.declared or kind.__module__ == _DECLARED_KINDS
+        # `audit all` looks at the host only as far as containers need it; `audit host` asks for the rest.
+        host = self.target.kind == "host" and kind.__module__ == _HOST_KINDS
+        return host or self.target.declared or kind.__module__ == _DECLARED_KINDS
 
     def arguments(self, needs: Sequence[Need]) -> Iterator[dict[str, Any]]:
         """Give the arguments for each run of a rule: one run, or one for each fact of the kind it stands for.

@@ -14,6 +14,8 @@ from stockade.audit.rules import (
     dockerfile_files,
     drift,
     file_systems,
+    host,
+    host_kernel,
     identity,
     images,
     kubernetes,
@@ -45,5 +47,5 @@ RULES: dict[str, Rule] = _rules_of(
     identity, accounts, capabilities, capability_groups, capability_sets, namespaces, mounts, file_systems, procfs,
     devices, seccomp, resources, descriptors,
     drift, left_out, volumes, network, secrets, images, dockerfile,
-    dockerfile_files, kubernetes, rbac,
+    dockerfile_files, kubernetes, rbac, host, host_kernel,
 )  # fmt: skip

@@ -37,7 +37,7 @@ class Collected:
 def audit_targets(
     arguments: Sequence[str], options: Options | None = None, progress: Progress | None = None
 ) -> Collected:
-    """Collect "pid:N", "container:NAME", "self" and "all", by default all.
+    """Collect "pid:N", "container:NAME", "self", "host" and "all", by default all. The host comes last.
 
     `progress` is called with how many of how many are done. Raises UsageError for an argument that is none of these,
     StockadeError for a process or container that doesn't exist.
@@ -46,7 +46,7 @@ def audit_targets(
     finder = Finder(host, snapshot.take(), own.states(host.remote))
     notes = [host.outside_reason] if host.outside_reason else []
     groups: dict[str, Group] = {}
-    for argument in arguments or ("all",):
+    for argument in [each for each in arguments if each != "host"] if arguments else ["all"]:
         for group in _groups(argument, finder, notes):
             groups.setdefault(group.id, group)
     cache = Cache(host_cgroups=_host_cgroups(finder))
@@ -60,7 +60,12 @@ def audit_targets(
                 notes.append(f"{collector.group.name} ended while it was looked at")
             else:
                 targets.append(target)
-    return Collected(tuple(related(targets)), tuple(notes))
+    targets = list(related(targets))
+    if "host" in arguments:
+        from stockade.audit.targets import host_target
+
+        targets.append(host_target.collect(host, finder.snapshot))
+    return Collected(tuple(targets), tuple(notes))
 
 
 def _collected(collectors: Iterable[Collector]) -> Iterator[tuple[Collector, Target | None]]:
@@ -111,7 +116,7 @@ def _groups(argument: str, finder: Finder, notes: list[str]) -> Iterable[Group]:
         return (finder.process(int(name)),)
     if kind == "container" and colon and name:
         return (finder.container(name),)
-    raise UsageError(f"{argument!r} is no target", hint="a target is pid:N, container:NAME, self or all")
+    raise UsageError(f"{argument!r} is no target", hint="a target is pid:N, container:NAME, self, host or all")
 
 
 def _host_cgroups(finder: Finder) -> frozenset[tuple[str, str]]:
