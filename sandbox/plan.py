@@ -175,7 +175,7 @@ def plan(spec: oci.Spec, options: Options) -> Plan:
     told = slots.input("state") if spec.hooks is not None and spec.hooks.create_container else None
     new = [n.type for n in spec.linux.namespaces if not n.path]
     parent = list(_parent(spec, new, procs, cgroup, options))
-    if guarded and not options.start_later:
+    if guarded and (options.dies_with_supervisor or not options.start_later):
         parent[1:1] = [s.Guard(group) for group in (cgroup, freezer) if group is not None]
     if spec.annotations.get(oci.ROOT_IDMAP) == "true" and plan_mounts.ROOT in trees:
         parent.append(s.Idmap(trees[plan_mounts.ROOT]))
@@ -288,6 +288,9 @@ def last(spec: oci.Spec, options: Options, stdin: Slot, stdout: Slot, stderr: Sl
     if options.late_streams:
         found.append(s.Stdio(stdin, stdout, stderr))
     program = execute(process.args, process.env)
+    if options.oci and not (options.undumpable or options.start_later or flags & LISTENER_FLAGS):
+        # It has been compared. Root of the container, where that is the caller, would find a process without a filter.
+        found.append(s.Dumpable(0))
     if options.start_later:
         told = s.Slot(FIRST_LATE_SLOT + 1 + options.preserve, "state")
         found += [s.Find(program.places, process.args[0]), s.WaitStart(s.Slot(FIRST_LATE_SLOT, "socket of start"))]

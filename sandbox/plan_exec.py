@@ -9,6 +9,8 @@ who has CAP_SYS_PTRACE there may look into it whatever its dumpable flag says (p
 it has as root, as working directory or as an open directory is a way to the host (CVE-2016-9962). So the launcher
 enters all of the container's namespaces first, and the clone has no directory of the host. With a user namespace of the
 container's own no capability in there counts against a process that the host's root made: it enters the others itself.
+One that a user made, who may not look into what is not dumpable, is dumpable while it is compared with the Spec, and
+root in that user's namespace is the same user: it is treated as the first kind, and is not dumpable before and after.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ def plan_exec(spec: oci.Spec, options: Options, joined: dict[str, str]) -> Plan:
         )
     slots = Slots()
     stdin, stdout, stderr = [slots.input(kind) for kind in ("stdin", "stdout", "stderr")]
-    exposed = options.privileged and "pid" in joined and "user" not in joined
+    exposed = "pid" in joined and not ("user" in joined and options.privileged)
     unified = (CGROUP2,) if options.cgroup and exposed else ()
     procs = tuple(slots.input("procs", path) for path in (*options.procs, *unified))
     cgroup = slots.input("cgroup") if options.cgroup and not exposed else None
@@ -78,7 +80,7 @@ def _parent(spec: oci.Spec, options: Options, target: Slot, early: list[str], cg
     outside = list(plan_process.outside(spec, process))
     first = [step for step in outside if not options.privileged or ("mount" in early and isinstance(step, s.OomScore))]
     yield from first
-    if plan_process.labels_of(process) and "mount" in early:
+    if plan_process.labels_of(process) and "mount" in early and options.privileged:
         yield s.JoinFirst(target, NEWPID)
         yield s.PidsProc(plan_process.PROC)
         early = [kind for kind in early if kind != "pid"]
@@ -94,12 +96,14 @@ def _flags(kinds: list[str]) -> int:
 
 def _joined(spec: oci.Spec, options: Options, target: Slot, late: list[str]) -> Iterator[Step]:
     """Give the steps after which the process is in all of the container's namespaces."""
-    if options.undumpable:
-        yield s.Dumpable(0)
+    yield s.Dumpable(0)
+    labelled = plan_process.labels_of(plan_identity.process_of(spec))
+    if late and labelled:
+        yield s.HostProc(plan_process.PROC)
     if late:
-        if plan_process.labels_of(plan_identity.process_of(spec)):
-            yield s.HostProc(plan_process.PROC)
         yield s.Join(target, _flags(late))
+    elif labelled and not options.privileged:  # the container's own: no other can be had; what covers it is refused
+        yield s.HostProc(plan_process.PROC)
 
 
 def _inside(spec: oci.Spec, options: Options, slots: Slots, *, user: bool) -> Iterator[Step]:

@@ -148,6 +148,8 @@ static int parent_step(uint32_t op, struct launched *l, const uint8_t *child_fro
     }
     if (op == OP_JOIN_FIRST) { /* the namespaces in which it is cloned; this launcher serves no other launch after that */
         int fd = descriptor(), flags = (int)number();
+        if (flags & CLONE_NEWNS && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0) /* the clone inherits that, until its step */
+            return -1;
         if (setns(fd, flags) < 0)
             return -1;
         if (flags & CLONE_NEWNS) { /* what the clone inherits must not lead back: someone in there may look at it at once */

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.kernel
 
 USER = 65432  # has no subordinate ids
+SETS = ("bounding", "effective", "permitted")
 COMMAND = [sys.executable, "-I", "-c", "from stockade.sandbox.runtime.main import main; main()"]
 
 
@@ -107,3 +109,47 @@ def test_a_container_without_a_user_namespace_is_refused_before_anything_is_made
     assert refused.returncode == 1
     assert "a container without a user namespace needs root" in refused.stderr
     assert not (home / "run/one").exists()
+
+
+#: looks for a file of the host behind every other process, and for one whose memory is open; as quickly as a shell can
+SPY = """
+echo up > /tmp/up
+while :; do
+    for process in /proc/[2-9]* /proc/[1-9][0-9]*; do
+        [ -e $process/root$1 ] && echo $process/root
+        [ -e $process/cwd/../../../../../..$1 ] && echo $process/cwd
+    done
+done > /tmp/found
+"""
+
+
+def test_cve_2016_9962_the_users_own_root_is_not_found_behind_a_process_that_joins(
+    home: Path, runtime: Runtime
+) -> None:
+    """Root in the container is the same user outside: nothing but the order of the steps keeps it out."""
+    every = {name: ["CAP_SYS_PTRACE", "CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE", "CAP_SETUID", "CAP_SETGID"] for name in SETS}
+    for name in ("tmp", "mark"):
+        (home / "rootfs/tmp" if name == "tmp" else home / name).mkdir()
+    os.chown(home / "rootfs/tmp", USER, USER)
+    config = write(home, "sh", "-c", SPY, "spy", str(home / "mark"), capabilities=every)
+    config["root"]["readonly"] = False
+    (home / "bundle/config.json").write_text(json.dumps(config))
+    assert runtime("create", "one").returncode == 0
+    pid = json.loads(runtime("state", "one").stdout)["pid"]
+    assert runtime("start", "one").returncode == 0
+    wait_for((home / "rootfs/tmp/up").exists)
+    for _ in range(25):
+        assert runtime("exec", "one", "/bin/busybox", "true").returncode == 0
+    assert (home / "rootfs/tmp/found").read_text() == ""
+    # One that only enters the namespaces of users and processes is found: the attack works.
+    enter = ["/usr/bin/nsenter", "--target", str(pid), "--user", "--pid", "--preserve-credentials", "/bin/sleep", "20"]
+    with subprocess.Popen(enter, user=USER, group=USER, extra_groups=[]) as weak:
+        wait_for(lambda: "root" in (home / "rootfs/tmp/found").read_text())
+        weak.kill()
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 15
+    while not condition():
+        assert time.monotonic() < deadline, "it doesn't come"
+        time.sleep(0.01)
