@@ -38,7 +38,7 @@ from stockade.audit.report import Severity
 from stockade.audit.rule import DoesNotApply, is_declared, seen, several
 from stockade.audit.rules.capabilities import closed_to_modules
 from stockade.audit.rules.devices import by_weight, reachable
-from stockade.audit.rules.known import engine_made, host_files, is_host_file, normal
+from stockade.audit.rules.known import engine_made, host_files, is_host_file, normal, within
 from stockade.audit.rules.sensitive import sensitive
 from stockade.sandbox.linux import capabilities as caps
 
@@ -191,12 +191,13 @@ def raw_disk(
     policy: DevicePolicy | None,
     sets: CapabilitySets | None,
     userns: UserNamespace | None,
+    identity: Identity | None,
 ) -> Way | None:
     """The host's disk is open.
 
     It reads and writes the block device, through a node that is there or that it makes (CAP_MKNOD).
     """
-    disks = [device for device in by_weight(devices or ()) if reachable(device, policy)]
+    disks = [device for device in by_weight(devices or ()) if reachable(device, policy, identity)]
     if disks:
         lines = several(disks, [f"{each.path} (block {each.major}:{each.minor}) can be opened" for each in disks])
         if policy and policy.default == "allow":
@@ -337,6 +338,8 @@ def file_handle(
     views = [*host_files(mounts), *[each for each in mounts if each.destination == "/" and each.host_path]]
     if held and is_declared(sets) and not views:
         return _by_name_files(sets, held, state, filter_)
+    # /run is a tmpfs of its own, whose handles lead to no disk
+    views.sort(key=lambda mount: within(normal(mount.host_path or "/"), "/run"))
     allowed = lets(state, filter_, "open_by_handle_at")
     if not held or not views or allowed is False:
         return None

@@ -73,8 +73,8 @@ def seen(fact: Fact, text: str) -> str:
 
 
 def is_declared(fact: Fact) -> bool:
-    """Say whether a file tells of a fact; what was measured stands under /proc or /sys."""
-    return not fact.where.path.startswith(("/proc/", "/sys/"))
+    """Say whether a line of a file tells of a fact; what was measured has none, or one of a file under /proc, /sys."""
+    return fact.where.line > 0 and not fact.where.path.startswith(("/proc/", "/sys/"))
 
 
 def said(fact: Fact, measured: str, declared: str) -> str:

@@ -24,6 +24,8 @@ _STYLES = {
     Severity.INFO: "dim",
 }
 _KINDS = ("user", "pid", "mnt", "net", "ipc", "uts", "cgroup", "time")
+#: so many conditions of one finding are named
+_CONDITIONS = 5
 #: so many targets' scores are explained
 _EXPLAINED = 20
 #: what a pipe gets: no line is ever broken, only the table's cells
@@ -138,7 +140,9 @@ def _path(path: Path) -> Iterator[_Line]:
 
 
 def _finding(finding: Finding) -> Iterator[_Line]:
-    rule = f"  [{finding.rule}: {', '.join(finding.conditions)}]"
+    more = f" and {len(finding.conditions) - _CONDITIONS} more" if len(finding.conditions) > _CONDITIONS + 1 else ""
+    named = finding.conditions[:_CONDITIONS] if more else finding.conditions
+    rule = f"  [{finding.rule}: {', '.join(named)}{more}]"
     yield _text(_severity(finding.severity), f" {finding.target}: ", (finding.title, "bold"), (rule, "dim"))
     for line in finding.evidence:
         yield _text(line, indent=9)

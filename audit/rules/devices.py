@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from stockade.audit import gates
 from stockade.audit.facts import CapabilitySets, DeviceNode, DevicePolicy, Identity, UserNamespace
 from stockade.audit.report import Severity
-from stockade.audit.rule import Found, Outcome, rule, seen, several
+from stockade.audit.rule import Found, Outcome, is_declared, rule, seen, several
 from stockade.sandbox.linux import capabilities as caps
 
 _DEVICES = "https://docs.kernel.org/admin-guide/devices.html"
@@ -25,8 +25,13 @@ def permits(policy: DevicePolicy, device: DeviceNode) -> bool:
     return policy.default == "allow"
 
 
-def reachable(device: DeviceNode, policy: DevicePolicy | None) -> bool | None:
-    """Say whether the target can open a device: its mode, its mount and the policy. None is not known."""
+def reachable(device: DeviceNode, policy: DevicePolicy | None, identity: Identity | None = None) -> bool | None:
+    """Say whether the target can open a device: its mode, its mount and the policy. None is not known.
+
+    A file doesn't tell the node's mode, which lets root in; with an `identity` it is not known for others.
+    """
+    if is_declared(device) and device.usable and gates.host_root(identity) is False:
+        return None
     allowed = device.policy if device.policy is not None else permits(policy, device) if policy else None
     if device.usable is False or allowed is False:
         return False
@@ -57,7 +62,9 @@ def _found(device: DeviceNode, what: str, severity: Severity | None, conditions:
     attack=("T1611", "T1006"),
     cwe=(668,),
 )
-def block_device(devices: tuple[DeviceNode, ...], policy: DevicePolicy | None) -> Iterator[Outcome]:
+def block_device(
+    devices: tuple[DeviceNode, ...], policy: DevicePolicy | None, identity: Identity | None
+) -> Iterator[Outcome]:
     """A disk of the host can be opened.
 
     Whoever reads and writes the block device reads and writes every file on it, past all permissions.
@@ -88,7 +95,7 @@ def block_device(devices: tuple[DeviceNode, ...], policy: DevicePolicy | None) -
     """
     disks = by_weight(devices)
     for sure in (True, None):
-        found = [device for device in disks if reachable(device, policy) is sure]
+        found = [device for device in disks if reachable(device, policy, identity) is sure]
         if found:
             title = f"{found[0].path} can be opened: a disk of the host"
             if len(found) > 1:

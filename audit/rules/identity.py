@@ -123,7 +123,7 @@ def _switched(switch: Privileged, sets: CapabilitySets, userns: UserNamespace | 
     "https://man7.org/linux/man-pages/man7/user_namespaces.7.html",
     "https://docs.docker.com/engine/security/userns-remap/",
     conditions=("PRV-HOSTROOT", "NS-USER"),
-    covers=("root_in_container",),
+    covers=("root_in_container", "low_user_id"),
     cis=("2.9", "5.31"),
     attack=("T1611",),
     cwe=(250,),
@@ -177,6 +177,7 @@ def listed(ids: tuple[int, ...] | None) -> str:
     Severity.MEDIUM,
     "https://docs.docker.com/build/building/best-practices/#user",
     conditions=("PRV-ROOT", "PRV-UID0"),
+    covers=("low_user_id",),
     cis=("4.1", "K8S 5.2.7"),
     cwe=(250,),
 )

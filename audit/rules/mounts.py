@@ -7,7 +7,7 @@ from stockade.audit.facts import CapabilitySets, EngineSocket, Identity, Mount, 
 from stockade.audit.report import Severity
 from stockade.audit.rule import CannotTell, Found, Outcome, is_declared, rule, seen
 from stockade.audit.rules.known import engine_made, is_host_file, normal, within
-from stockade.audit.rules.sensitive import Sensitive, sensitive
+from stockade.audit.rules.sensitive import Sensitive, credentials, sensitive
 from stockade.sandbox.linux import capabilities as caps
 
 _T1611 = "https://attack.mitre.org/techniques/T1611/"
@@ -168,7 +168,7 @@ def _sensitive(mount: Mount) -> Sensitive | None:
     if not is_host_file(mount) or engine_made(mount) or mount.host_path is None:
         return None
     path = normal(mount.host_path)
-    return sensitive(path, writable=mount.writable) if path != "/" else None
+    return sensitive(path, writable=mount.writable) if path != "/" and not credentials(path) else None
 
 
 @rule(
@@ -216,7 +216,7 @@ def host_path(
     if not is_host_file(mount) or engine_made(mount) or mount.host_path is None or _sensitive(mount):
         return
     path, declared = normal(mount.host_path), mount.fstype is None
-    if path == "/" or any(socket.path == mount.destination for socket in sockets or ()):
+    if path == "/" or credentials(path) or any(socket.path == mount.destination for socket in sockets or ()):
         return
     if not mount.writable and any(within(path, public) for public in _PUBLIC) and not declared:
         return

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from stockade.audit import gates
 from stockade.audit.facts import ControlFile, Identity, Mask, UserNamespace
 from stockade.audit.report import Severity
-from stockade.audit.rule import DoesNotApply, Found, Outcome, rule, seen, several
+from stockade.audit.rule import DoesNotApply, Found, Outcome, is_declared, rule, seen, several
 
 _SYSCTL = "https://docs.kernel.org/admin-guide/sysctl/kernel.html"
 _PROC = "https://man7.org/linux/man-pages/man5/proc.5.html"
@@ -353,6 +353,8 @@ def unmasked_paths(
         f"{len(opened)} paths of /proc and /sys aren't masked" if len(opened) > 1 else f"{opened[0].path} isn't masked"
     )
     evidence = tuple([seen(mask, f"{mask.path} is neither hidden nor read-only") for mask in opened])
+    if is_declared(opened[0]) and len(opened) > 1:  # one setting of the file opens them all
+        evidence = (seen(opened[0], f"{', '.join(mask.path for mask in opened)} are open"),)
     yield Found(title, opened[0].where, evidence, severity, key="unmasked")
 
 

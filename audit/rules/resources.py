@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from stockade.audit.facts import CgroupLimit, CgroupMembership, Host, Mount, OomScoreAdj, ResourceLimit
 from stockade.audit.report import Severity
-from stockade.audit.rule import CannotTell, Found, Outcome, rule, seen
+from stockade.audit.rule import CannotTell, Found, Outcome, rule, said, seen
 
 _T1499 = "https://attack.mitre.org/techniques/T1499/"
 _CGROUP = "https://docs.kernel.org/admin-guide/cgroup-v2.html"
@@ -15,7 +15,7 @@ def _unlimited(limits: tuple[CgroupLimit, ...], name: str, title: str, condition
     if found is None:
         yield CannotTell(f"the limit on {name} is not known")
     elif found.value is None:
-        line = seen(found, f"no limit on {name}, here or in any cgroup above")
+        line = said(found, f"no limit on {name}, here or in any cgroup above", f"no limit on {name} is declared")
         yield Found(title, found.where, (line,), conditions=(condition,), key=name)
 
 

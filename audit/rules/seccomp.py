@@ -221,12 +221,14 @@ def selinux_label(label: LsmLabel) -> Iterator[Outcome]:
 
     ```toml bad
     [[LsmLabel]]
+    where = "pod.yml:9:7"
     module = "selinux"
     label = "::web_t:"
     ```
 
     ```toml good
     [[LsmLabel]]
+    where = "pod.yml:9:7"
     module = "selinux"
     label = "::container_t:s0:c1,c2"
     ```

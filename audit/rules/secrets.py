@@ -7,6 +7,7 @@ from stockade.audit.facts import Mount, Variable
 from stockade.audit.report import Severity
 from stockade.audit.rule import Found, Outcome, rule, seen
 from stockade.audit.rules.known import normal
+from stockade.audit.rules.sensitive import credentials
 
 _OWASP = "https://cheatsheetseries.owasp.org/cheatsheets/Secrets_Management_Cheat_Sheet.html"
 
@@ -36,34 +37,13 @@ def secret_in_environment(variable: Variable) -> Iterator[Outcome]:
     """
     if variable.literal and variable.secret:
         conditions = ("SCR-ENV", "IMG-SECRET") if variable.source in {"argument", "image"} else ("SCR-ENV",)
-        title = f"the variable {variable.name} holds {variable.secret}"
+        what = "a credential" if variable.secret == f"the value of {variable.name}" else variable.secret
+        title = f"the variable {variable.name} holds {what}"
         line = f"{variable.where}: {variable.name} is set, its value isn't shown"
         yield Found(title, variable.where, (line,), conditions=conditions, key=variable.name)
 
 
-# files that hold credentials, wherever they lie
-_FILES = {
-    ".docker/config.json": "credentials for registries",
-    ".dockercfg": "credentials for registries",
-    ".kube/config": "credentials for a cluster",
-    ".aws/credentials": "credentials for AWS",
-    ".aws": "credentials for AWS",
-    ".azure": "credentials for Azure",
-    ".config/gcloud": "credentials for Google Cloud",
-    ".ssh/id_rsa": "a private key",
-    ".ssh/id_ed25519": "a private key",
-    ".git-credentials": "credentials for git",
-    ".netrc": "credentials",
-    ".npmrc": "credentials for a registry of packages",
-    ".pypirc": "credentials for a registry of packages",
-    ".gnupg": "private keys",
-    "kubeconfig": "credentials for a cluster",
-    "kubelet.conf": "credentials of the kubelet",
-    "admin.conf": "credentials of the cluster's administrator",
-}
-
-
-@rule(Severity.HIGH, _OWASP, conditions=("SCR-FILE",), attack=("T1552.001",), cwe=(522,), covers=("host_path",))
+@rule(Severity.HIGH, _OWASP, conditions=("SCR-FILE", "MNT-SENS", "MNT-RW"), attack=("T1552.001",), cwe=(522,))
 def secret_file_mounted(mount: Mount) -> Iterator[Outcome]:
     """A user's credentials are mounted.
 
@@ -92,8 +72,9 @@ def secret_file_mounted(mount: Mount) -> Iterator[Outcome]:
     if mount.host_path is None or mount.destination == "/":
         return
     path = normal(mount.host_path)
-    what = next((text for name, text in _FILES.items() if path.endswith("/" + name)), None)
+    what = credentials(path)
     if what:
+        conditions = ("SCR-FILE", "MNT-SENS", *(("MNT-RW",) if mount.writable else ()))
         title = f"{what} ({posixpath.basename(path)}) are mounted at {mount.destination}"
         line = seen(mount, f"{mount.destination} is the host's {mount.host_path}")
-        yield Found(title, mount.where, (line,), key=f"{path} {mount.destination}")
+        yield Found(title, mount.where, (line,), None, conditions, key=f"{path} {mount.destination}")

@@ -33,6 +33,7 @@ _CODE = ("system programs", "MNT-SENS", Severity.HIGH, None)
 
 # A mount below a row's path or above it is caught; the first row that fits decides, so the worst come first.
 _TABLE: tuple[_Row, ...] = (
+    *[_Row(path, *_SECRET) for path in ("/etc/shadow", "/etc/gshadow", "/root/.ssh", "/etc/ssh", "/etc/ssl/private")],
     *[
         _Row(path, *_STATE)
         for path in (
@@ -40,7 +41,6 @@ _TABLE: tuple[_Row, ...] = (
             "/run/docker", "/run/crio", "/run/runc", "/var/lib/rancher", "/etc/kubernetes", "/etc/docker",
         )
     ],
-    *[_Row(path, *_SECRET) for path in ("/etc/shadow", "/etc/gshadow", "/root/.ssh", "/etc/ssh", "/etc/ssl/private")],
     *[
         _Row(path, *_START)
         for path in (
@@ -90,3 +90,32 @@ def _home(path: str, *, writable: bool) -> Sensitive | None:
     if parts[2] in _PRIVATE:
         return Sensitive("keys and start-up files of a user", "MNT-SENS", Severity.HIGH, personal=True)
     return None
+
+
+# files that hold credentials, wherever they lie
+_CREDENTIALS = {
+    ".docker/config.json": "credentials for registries",
+    ".dockercfg": "credentials for registries",
+    ".kube/config": "credentials for a cluster",
+    ".aws/credentials": "credentials for AWS",
+    ".aws": "credentials for AWS",
+    ".azure": "credentials for Azure",
+    ".config/gcloud": "credentials for Google Cloud",
+    ".ssh/id_rsa": "a private key",
+    ".ssh/id_ed25519": "a private key",
+    ".git-credentials": "credentials for git",
+    ".netrc": "credentials",
+    ".npmrc": "credentials for a registry of packages",
+    ".pypirc": "credentials for a registry of packages",
+    ".gnupg": "private keys",
+    "kubeconfig": "credentials for a cluster",
+    "kubelet.conf": "credentials of the kubelet",
+    "admin.conf": "credentials of the cluster's administrator",
+}
+
+
+def credentials(path: str) -> str | None:
+    """Say which credentials a host's path (normal) holds by its name, or None."""
+    name = path.rpartition("/")[2]
+    last = _CREDENTIALS.get(name)
+    return last or next((text for end, text in _CREDENTIALS.items() if "/" in end and path.endswith("/" + end)), None)
