@@ -12,9 +12,11 @@ targets = "declared"        # or "live", by default any
 """
 
 import tomllib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Any, Literal, cast
 
 from stockade import profiles
@@ -37,6 +39,11 @@ _LEVELS: dict[str, tuple[Level, ...]] = {"baseline": ("baseline",), "restricted"
 _TARGETS = ("any", "declared", "live")
 
 
+@lru_cache(maxsize=4096)  # thousands of files have the same few dozen findings
+def _match(patterns: tuple[str, ...], conditions: tuple[str, ...]) -> bool:
+    return all(any(fnmatchcase(condition, pattern) for pattern in patterns) for condition in conditions)
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """One entry: which findings, on which targets, and the severity that they count with; None takes them out."""
@@ -52,9 +59,7 @@ class Change:
             return False
         if finding.rule in self.rules:
             return True
-        return bool(self.conditions) and all(
-            any(fnmatchcase(condition, pattern) for pattern in self.conditions) for condition in finding.conditions
-        )
+        return bool(self.conditions) and _match(self.conditions, finding.conditions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,13 +219,12 @@ def _violation(violation: Violation, target: TargetSummary) -> Finding:
 
 def _counted(targets: Iterable[TargetSummary], findings: Iterable[Finding]) -> Iterator[TargetSummary]:
     """Count the findings of each target anew."""
-    counts: dict[str, dict[str, int]] = {}
+    labels = {each: each.label for each in reversed(Severity)}
+    counts: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(labels.values(), 0))
     for finding in findings:
-        of_target = counts.setdefault(finding.target, dict.fromkeys([each.label for each in reversed(Severity)], 0))
-        of_target[finding.severity.label] += 1
-    nothing = dict.fromkeys([each.label for each in reversed(Severity)], 0)
+        counts[finding.target][labels[finding.severity]] += 1
     for target in targets:
-        yield replace(target, counts=counts.get(target.id, dict(nothing)))
+        yield replace(target, counts=counts[target.id])
 
 
 def _order(finding: Finding) -> tuple[object, ...]:

@@ -12,11 +12,13 @@ import select
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from operator import attrgetter
+from typing import Any
 
 from stockade.audit.documents.walk import Entry
 from stockade.audit.facts import Where
-from stockade.audit.report import Problem
+from stockade.audit.report import Exposure, ExposureLine, Finding, Judged, Problem, TargetSummary, Unknown
 from stockade.audit.static.files import Outcome, audit_file
 
 #: files that a process is given at once; enough to keep it busy while its answers are read
@@ -168,13 +170,27 @@ def _how(status: int) -> str:
     return f"exit code {os.waitstatus_to_exitcode(status)}"
 
 
+def _parts(kind: type[Any]) -> Callable[[Any], tuple[Any, ...]]:
+    """Give the function that pickles a data class as a call with its fields; its own way asks for each of them."""
+    values = attrgetter(*[each.name for each in fields(kind)])
+
+    def reduce(value: Any) -> tuple[Any, ...]:
+        return kind, values(value)
+
+    return reduce
+
+
 class _Shared:
     """Pickles outcomes without the texts of the rules, which each of them holds and both sides have already.
 
     A pickle refers to what it has in its memo: both sides begin each one with the memo of the same texts.
     """
 
+    KINDS = (Where, Finding, TargetSummary, ExposureLine, Exposure, Unknown)
+
     def __init__(self) -> None:
+        self.table: dict[type, Any] = {kind: _parts(kind) for kind in self.KINDS}
+        self.same: dict[Any, Any] = {}
         from stockade.audit.paths import PATHS
         from stockade.audit.rules import RULES
 
@@ -194,6 +210,7 @@ class _Shared:
         buffer = io.BytesIO()
         pickler = pickle.Pickler(buffer, _PROTOCOL)
         pickler.memo = self.writer.memo
+        pickler.dispatch_table = self.table
         pickler.dump(outcome)
         return buffer.getvalue()
 
@@ -202,7 +219,14 @@ class _Shared:
         unpickler = pickle.Unpickler(io.BytesIO(data))  # noqa: S301
         unpickler.memo = self.reader.memo
         outcome: Outcome = unpickler.load()
-        return outcome
+        return replace(outcome, judged=tuple([self._slim(one) for one in outcome.judged]))
+
+    def _slim(self, one: Judged) -> Judged:
+        """Keep one of what thousands of targets have alike."""
+        summary = one.summary
+        exposure = self.same.setdefault(summary.exposure, summary.exposure)
+        capabilities = self.same.setdefault(summary.capabilities, summary.capabilities)
+        return replace(one, summary=replace(summary, exposure=exposure, capabilities=capabilities))
 
 
 def _serve(entries: Sequence[Entry], orders: int, answers: int, shared: _Shared) -> None:
