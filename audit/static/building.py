@@ -32,8 +32,18 @@ BASES: dict[str, int] = {
     "nspawn": gates.USUAL
     | caps.mask(
         (
-            "AUDIT_CONTROL", "DAC_READ_SEARCH", "IPC_OWNER", "LEASE", "LINUX_IMMUTABLE", "NET_BROADCAST", "SYS_ADMIN",
-            "SYS_BOOT", "SYS_NICE", "SYS_PTRACE", "SYS_RESOURCE", "SYS_TTY_CONFIG",
+            "AUDIT_CONTROL",
+            "DAC_READ_SEARCH",
+            "IPC_OWNER",
+            "LEASE",
+            "LINUX_IMMUTABLE",
+            "NET_BROADCAST",
+            "SYS_ADMIN",
+            "SYS_BOOT",
+            "SYS_NICE",
+            "SYS_PTRACE",
+            "SYS_RESOURCE",
+            "SYS_TTY_CONFIG",
         )
     ),
     "none": 0,
