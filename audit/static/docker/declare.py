@@ -189,10 +189,7 @@ def _cpu(request: Request) -> Iterator[Fact | Gap]:
 
 
 def _number(word: Word | None) -> float | None:
-    try:
-        return float(word.text) if word is not None else None
-    except ValueError:
-        return None
+    return words.number(word.text) if word is not None else None
 
 
 def _ulimits(request: Request) -> Iterator[Fact | Gap]:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from stockade.audit.facts import Where
 
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgtp]?)i?b?$", re.IGNORECASE)
+_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?) ?([kmgtp]?)i?b?$", re.IGNORECASE)
+_LARGEST = 1e15
 _PROPAGATIONS = frozenset({"shared", "rshared", "slave", "rslave", "private", "rprivate", "unbindable", "runbindable"})
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 _ACCESS = re.compile(r"[rwm]{1,3}$")
@@ -29,6 +30,15 @@ def size(text: str) -> int | None:
         return -1
     match = _SIZE.match(word)
     return int(float(match[1]) * _UNITS[match[2].lower()]) if match else None
+
+
+def number(text: str) -> float | None:
+    """Give a number, such as 0.5 processors; None for what is none that an engine takes."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if abs(value) < _LARGEST else None  # not a number and infinity are none either
 
 
 def split_volume(text: str) -> list[str]:
