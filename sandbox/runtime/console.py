@@ -8,6 +8,9 @@ from _struct import Struct
 
 from stockade.errors import StockadeError, UsageError
 
+#: struct timeval
+PATIENCE = Struct("@ll").pack(10, 0)
+
 
 def check(path: str | None, *, terminal: bool, detached: bool) -> None:
     """Raise UsageError where the socket and the terminal don't go together, in runc's words."""
@@ -28,6 +31,8 @@ def send(path: str, master: int) -> None:
     name = b"/dev/ptmx"
     rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, Struct("<i").pack(master))]
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    # connect(2) waits for one that has enough in its backlog, else without end
+    connection.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, PATIENCE)
     try:
         at(connection, path, connect=True)
         connection.sendmsg([name], rights)

@@ -67,6 +67,8 @@ def bundle(invocation: Invocation) -> Bundle:
         ) from None
     try:
         data = _whole(descriptor)
+    except OSError as error:  # a directory, a pipe that somebody keeps open
+        raise StockadeError(f"{name} can't be read: {error.strerror}", hint="it must be a regular file") from error
     finally:
         os.close(descriptor)
     found = lean_json.loads(data, name)
@@ -177,7 +179,7 @@ class Maker:
         """Make control groups, launch, hand the terminal over, and write down what there is."""
         preserved(self.invocation.options["preserve-fds"])
         self.cgroup = self._cgroup()
-        options = self._options()
+        options = self._options(detached=detached)
         the_plan = _standing(plan(self.spec, options))
         own_streams(self.spec, self.who)
         given, opened = inputs.inputs(the_plan, (0, 1, 2), self.cgroup)
@@ -247,7 +249,7 @@ class Maker:
             self.invocation, self.spec, container.identity, lambda record: container.write(cgroups=record)
         )
 
-    def _options(self) -> Options:
+    def _options(self, *, detached: bool) -> Options:
         asked = self.invocation.options
         return Options(
             **inputs.placement(self.cgroup),
@@ -256,7 +258,7 @@ class Maker:
             privileged=self.who.privileged,
             external_maps=rootless.external(self.spec, self.who),
             undumpable=self.who.holds("CAP_SYS_PTRACE"),
-            dies_with_supervisor=False,
+            dies_with_supervisor=not detached,
             oci=True,
             start_later=True,
             hold=self.spec.hooks is not None,

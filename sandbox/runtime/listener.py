@@ -26,6 +26,7 @@ def hand_over(section: dict[str, Any], state: bytes, pid: int, pidfd: int, numbe
     head = f'{{"ociVersion":"1.2.0","fds":["seccompFd"],"pid":{pid},"metadata":'
     told = head.encode() + lean_json.dumps(section.get("listenerMetadata") or "").encode() + b',"state":' + state + b"}"
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    connection.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, console.PATIENCE)
     listener = -1
     try:
         listener = calls.pidfd_getfd(pidfd, number)

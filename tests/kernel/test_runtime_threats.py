@@ -164,3 +164,18 @@ def test_many_creates_and_deletes_of_one_name_at_once_leave_nothing(
 def groups(identity: str) -> list[Path]:
     tops = list(Path("/sys/fs/cgroup").iterdir())
     return [path for top in tops for path in (top / identity, *top.glob(f"*/*/{identity}")) if path.exists()]
+
+
+def test_kill_9_of_run_ends_a_container_without_a_pid_namespace_too(
+    runtime: Runtime, bundle: Callable[..., Path], rootfs: Path
+) -> None:
+    """Nothing of the kernel's own does that: who left the first process's session survived it."""
+    script = "setsid sleep 4242 & sleep 4242 & echo up > /tmp/up; exec sleep 4242"
+    directory = bundle("/bin/sh", "-c", script, namespaces=[{"type": "mount"}])
+    process = subprocess.Popen([*runtime.command, "run", "--bundle", directory, "orphans"], stdin=NULL, stdout=NULL)
+    until((rootfs / "tmp/up").exists)
+    procs = groups("orphans")[0] / "cgroup.procs"
+    assert len(procs.read_text().split()) == 3
+    process.kill()
+    process.wait()
+    until(lambda: not procs.read_text(), seconds=1)
