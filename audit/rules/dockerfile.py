@@ -1,7 +1,7 @@
 """What a Dockerfile's RUN does while the image is built: what it trusts, and what it leaves in the image."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 from stockade.audit.facts import BuildStep
@@ -157,7 +157,7 @@ def unchecked_download(step: BuildStep) -> Iterator[Outcome]:
     ```
     """
     if step.instruction == "ENV":
-        pairs = dict(word.partition("=")[::2] for word in step.arguments)
+        pairs = _pairs(step.arguments)
         if len(step.arguments) == 2 and "=" not in step.arguments[0]:
             pairs = {step.arguments[0]: step.arguments[1]}
         for name in _turned_off(pairs):
@@ -166,6 +166,14 @@ def unchecked_download(step: BuildStep) -> Iterator[Outcome]:
         for what in (*_turned_off(shell.assigned(command)), *_unchecked(*shell.program(command))):
             line = (seen(step, _line(command)),)
             yield Found(f"{what} turns checks off", step.where, line, key=what)
+
+
+def _pairs(words: Iterable[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        found[name] = value
+    return found
 
 
 def _turned_off(pairs: dict[str, str]) -> Iterator[str]:
@@ -286,7 +294,7 @@ def secret_in_build_step(step: BuildStep) -> Iterator[Outcome]:
     """
     found: dict[str, str] = {}
     if step.instruction == "LABEL":
-        found = dict(word.partition("=")[::2] for word in step.arguments)
+        found = _pairs(step.arguments)
     for command in shell.commands(step):
         found.update(shell.assigned(command))
         for word in command:

@@ -206,7 +206,7 @@ def _blank(text: str, start: int) -> int:
 
 def _flags(line: Text, start: int, escape: str) -> tuple[tuple[Word, ...], int]:
     """Take the words that begin with two dashes from the beginning."""
-    flags = []
+    flags: list[Word] = []
     while line.text.startswith("--", start):
         end = _end(line.text, start, escape)
         word = line.text[start:end]
