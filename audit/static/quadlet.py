@@ -181,7 +181,7 @@ def _word(unit: _Unit, key: str, text: str, where: Where) -> None:
 
 def _secret(made: Request, text: str, where: Where) -> None:
     name, *options = text.split(",")
-    fields = dict(part.partition("=")[::2] for part in options)
+    fields = {key: value or "" for key, value in words.pairs(options)}
     if fields.get("type") == "env":
         made.variables.append(Set(where, fields.get("target") or name, None, "secret"))
     else:

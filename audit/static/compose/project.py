@@ -176,7 +176,9 @@ class Loader:
             if path is None:
                 return
             if os.path.normpath(path) in above or len(above) > _DEEPEST:
-                self.reader.refuse(where, f"{name} includes itself", hint="")
+                circle = os.path.normpath(path) in above
+                why = "includes itself" if circle else f"is included more than {_DEEPEST} levels deep"
+                self.reader.refuse(where, f"{name} {why}", hint="")
                 return
             first = first or path
             more = self._file(path, where, {**self._env(path), **project.env})

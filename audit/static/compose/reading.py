@@ -22,10 +22,12 @@ class Reader:
 
     def __init__(self) -> None:
         self.wrong: list[Broken] = []
+        self._told: set[tuple[Where, str]] = set()
 
     def refuse(self, where: Where, message: str, *, hint: str = HINT) -> None:
         """Remember that a part is wrong; each place is told once."""
-        if all(each.where != where or each.text != message for each in self.wrong):
+        if (where, message) not in self._told:
+            self._told.add((where, message))
             self.wrong.append(Broken(where, message, hint=hint))
 
     def expect(self, node: Map, key: str, expected: str) -> None:

@@ -51,10 +51,10 @@ def _one(request: Request, kind: NamespaceKind, mode: str, where: Where) -> Iter
 
 def _user(request: Request) -> Iterator[Fact | Gap]:
     mode, where = request.text("userns").strip(), request.at("userns")
-    maps = tuple([each for text in request.texts("uidmap") if (each := _mapping(text)) is not None])
+    maps = _mappings(request, "uidmap")
     if maps:
         where = request.at("uidmap")
-        groups = tuple([each for text in request.texts("gidmap") if (each := _mapping(text)) is not None]) or maps
+        groups = _mappings(request, "gidmap") or maps
         yield facts.UserNamespace(where=where, initial=False, uid_map=maps, gid_map=groups)
         yield building.namespace("user", where, host=False)
     elif mode == "host":
@@ -73,6 +73,10 @@ def _user(request: Request) -> Iterator[Fact | Gap]:
             reason = "it depends on who runs it: podman of a user is rootless"
         yield Gap(facts.UserNamespace, reason, where)
         yield building.namespace("user", where, host=None)
+
+
+def _mappings(request: Request, name: str) -> tuple[Mapping, ...]:
+    return tuple([each for text in request.texts(name) if (each := _mapping(text)) is not None])
 
 
 def _mapping(text: str) -> Mapping | None:

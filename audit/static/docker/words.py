@@ -43,6 +43,10 @@ def number(text: str) -> float | None:
 
 def split_volume(text: str) -> list[str]:
     """Split SOURCE:DESTINATION:OPTIONS at the colons, not at those of Windows' drives and of variables (${X:-y})."""
+    if "$" not in text and not _DRIVE.match(text):
+        parts = text.split(":")
+        if all(len(part) > 1 for part in parts):  # no letter that may be a drive's
+            return parts
     parts, depth, start, at = [], 0, 0, 0
     while at < len(text):
         if text.startswith("${", at):
