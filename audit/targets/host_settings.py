@@ -47,9 +47,9 @@ def settings(host: HostView) -> Iterator[Fact | Gap]:
         yield facts.HostSetting(where=Where(path), name=name, value=value)
 
 
-def subordinate(host: HostView) -> Iterator[Fact | Gap]:
+def subordinate(host: HostView, etc: str = "/etc") -> Iterator[Fact | Gap]:
     """Give the rows of /etc/subuid and /etc/subgid. Rows that are none are passed over, as newuidmap(1) does."""
-    for path, kind, names in (("/etc/subuid", "uid", host.users), ("/etc/subgid", "gid", host.group_names)):
+    for path, kind, names in ((f"{etc}/subuid", "uid", host.users), (f"{etc}/subgid", "gid", host.group_names)):
         try:
             text = procfs.read_path(path, limit=_LARGEST).decode("utf-8", "replace")
         except FileNotFoundError:

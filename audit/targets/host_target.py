@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from stockade.audit import facts
 from stockade.audit.facts import Fact, Gap, Target
-from stockade.audit.targets import host_settings
+from stockade.audit.targets import daemon, daemon_access, host_settings, podman
 from stockade.audit.targets.host import HostView
 from stockade.audit.targets.snapshot import Snapshot
 from stockade.errors import StockadeError
@@ -32,10 +32,16 @@ def collect(host: HostView, snapshot: Snapshot) -> Target:
     return Target("host", os.uname().nodename, "host", tuple(known), tuple(gaps.values()), _KINDS - gaps.keys())
 
 
-def _everything(host: HostView, _snapshot: Snapshot) -> Iterator[Fact | Gap]:
+def _everything(host: HostView, snapshot: Snapshot) -> Iterator[Fact | Gap]:
     collectors = (
         host_settings.settings(host),
         host_settings.subordinate(host),
+        daemon.docker(snapshot),
+        podman.podman(),
+        podman.containerd(),
+        podman.services(snapshot),
+        daemon_access.sockets(host),
+        daemon_access.files(host),
     )
     for collector in collectors:
         yield from collector

@@ -14,8 +14,6 @@ from stockade.audit.targets.host import HostView
 from stockade.sandbox.linux import namespaces
 
 if TYPE_CHECKING:
-    import pytest
-
     from stockade.audit.facts import Fact
 
 HERE = Where("/etc/subuid", 1)
@@ -40,22 +38,12 @@ def test_settings_are_those_that_sysctl_shows() -> None:
     assert any(name.startswith("cpu.") for name in told)
 
 
-def test_subordinate_ids_keep_their_line_and_name_the_accounts_inside(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_subordinate_ids_keep_their_line_and_name_the_accounts_inside(tmp_path: Path) -> None:
     (tmp_path / "subuid").write_text("# none\nann:1000:65536\n1001:100000:65536\nbroken:1:x\n")
-    real = host_settings.procfs.read_path
-
-    def read(path: str, **options: int) -> bytes:
-        if path.startswith("/etc/sub"):
-            return real(str(tmp_path / path[5:]), **options)
-        return real(path, **options)
-
-    monkeypatch.setattr(host_settings.procfs, "read_path", read)
     view = HostView(INITIAL, {**namespaces.INITIAL}, ())
     view.__dict__["users"] = {0: "root", 1001: "bob"}
 
-    rows = [each for each in host_settings.subordinate(view) if isinstance(each, facts.SubordinateIds)]
+    rows = [each for each in host_settings.subordinate(view, str(tmp_path)) if isinstance(each, facts.SubordinateIds)]
 
     assert [(row.user, row.first, row.where.line, row.accounts) for row in rows] == [
         ("ann", 1000, 2, ("bob",)),
