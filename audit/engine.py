@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from stockade.audit import facts, summary
 from stockade.audit.facts import Fact, Host, Target, Where
-from stockade.audit.paths import PATHS, AttackPath
+from stockade.audit.path_rule import AttackPath
+from stockade.audit.paths import PATHS
 from stockade.audit.redact import clean
 from stockade.audit.report import (
     Evaluation,

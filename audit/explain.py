@@ -8,7 +8,8 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from stockade.audit.paths import PATHS, AttackPath
+from stockade.audit.path_rule import AttackPath
+from stockade.audit.paths import PATHS
 from stockade.audit.rule import Need, Rule
 from stockade.audit.rules import RULES
 from stockade.errors import UsageError

@@ -57,9 +57,6 @@ class AttackPath:
     function: Callable[..., Judged] = field(repr=False)
 
 
-PATHS: list[AttackPath] = []
-
-
 def attack_path(
     id: str,
     *rests_on: str,
@@ -67,27 +64,23 @@ def attack_path(
     proof: str,
     severity: Severity = Severity.CRITICAL,
     declared: bool = False,
-) -> Callable[[Callable[..., Judged]], Callable[..., Judged]]:
+) -> Callable[[Callable[..., Judged]], AttackPath]:
     """Declare a path with the rules that it rests on, what the attacker gets, and how it is shown without harm."""
 
-    def declare(function: Callable[..., Judged]) -> Callable[..., Judged]:
+    def declare(function: Callable[..., Judged]) -> AttackPath:
         title, _, text = (inspect.getdoc(function) or "").partition("\n\n")
-        needs = needs_of(function)
-        PATHS.append(
-            AttackPath(
-                id,
-                severity,
-                title.rstrip("."),
-                " ".join(text.split()),
-                effect,
-                proof,
-                rests_on,
-                declared,
-                needs,
-                function,
-            )
+        return AttackPath(
+            id=id,
+            severity=severity,
+            title=title.rstrip("."),
+            text=" ".join(text.split()),
+            effect=effect,
+            proof=proof,
+            rests_on=rests_on,
+            declared=declared,
+            needs=needs_of(function),
+            function=function,
         )
-        return function
 
     return declare
 

@@ -5,7 +5,7 @@ audit/path_rule.py says how one is declared. Those that only files have stand in
 
 from typing import TYPE_CHECKING
 
-from stockade.audit import gates, path_rule
+from stockade.audit import gates, paths_more
 from stockade.audit.facts import (
     CapabilitySets,
     ControlFile,
@@ -25,6 +25,7 @@ from stockade.audit.facts import (
 )
 from stockade.audit.path_rule import (
     REMAP,
+    AttackPath,
     Judged,
     Way,
     attack_path,
@@ -44,10 +45,6 @@ from stockade.sandbox.linux import capabilities as caps
 
 if TYPE_CHECKING:
     from stockade.audit.facts import Where
-
-AttackPath = path_rule.AttackPath
-#: every path, in the order of the catalogue's last part
-PATHS = path_rule.PATHS
 
 _HELPERS = (
     "/proc/sys/kernel/core_pattern",
@@ -388,4 +385,7 @@ def host_write(mounts: tuple[Mount, ...], identity: Identity | None, userns: Use
     return None
 
 
-from stockade.audit import paths_more as _more  # noqa: E402, F401 -- it declares the others, in the order of the catalogue
+#: every path, in the order of the catalogue's last part
+PATHS: list[AttackPath] = [
+    value for found in (globals(), vars(paths_more)) for value in found.values() if isinstance(value, AttackPath)
+]

@@ -144,15 +144,7 @@ def compare(targets: Sequence[TargetSummary]) -> Comparison:
 
     limits = list(dict.fromkeys(name for target in targets for name in target.limits))
     groups = (
-        Group(
-            "Result",
-            (
-                row("Exposure", _exposure, "0 to 100, the sum of its lines; weights are data of Stockade's"),
-                row("Attack paths", _paths),
-                row("Findings", _findings),
-                row("Checks", _checks),
-            ),
-        ),
+        Group("Result", tuple([row(name, of, note) for name, of, note in _RESULT])),
         Group(
             "Identity",
             (
@@ -380,3 +372,11 @@ def _limit_of(name: str) -> Callable[[TargetSummary], Cell]:
         return Cell(amount, "weak" if amount == "unlimited" else "tight")
 
     return cell
+
+
+_RESULT: tuple[tuple[str, Callable[[TargetSummary], Cell], str], ...] = (
+    ("Exposure", _exposure, "0 to 100, the sum of its lines"),
+    ("Attack paths", _paths, ""),
+    ("Findings", _findings, ""),
+    ("Checks", _checks, ""),
+)

@@ -125,7 +125,8 @@ def test_a_pod_fails_a_standard_by_its_violations_and_nothing_else() -> None:
 
     assert [finding.rule for finding in after.findings] == ["hostPorts"]
     assert after.policy is not None
-    (pod,) = after.policy.pods or ()
+    assert after.policy.pods is not None
+    (pod,) = after.policy.pods
     assert (pod.pod.rpartition(":")[2], pod.passed, pod.violations) == ("Pod/shop/web", False, 1)
     assert not after.verdict.passed
 
