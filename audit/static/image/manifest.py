@@ -4,7 +4,7 @@ Sources: OCI image-spec image-layout.md, manifest.md and image-index.md; moby im
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,11 +99,11 @@ def _is_attestation(entry: Map) -> bool:
 
 
 def _name(entry: Map) -> str:
-    annotations: Mapping[str, Any] = entry.map("annotations") or {}
+    annotations: dict[str, Any] = entry.map("annotations") or {}
     for key in ("io.containerd.image.name", "org.opencontainers.image.ref.name"):
         if isinstance(annotations.get(key), str):
             return str(annotations[key])
-    platform: Mapping[str, Any] = entry.map("platform") or {}
+    platform: dict[str, Any] = entry.map("platform") or {}
     return "/".join([str(platform[key]) for key in ("os", "architecture", "variant") if platform.get(key)])
 
 

@@ -84,7 +84,8 @@ class Part:
 
     def skip(self, size: int) -> None:
         """Go on within the part."""
-        size = min(size, self.left)
+        if size > self.left:
+            raise Refused("it is cut off")
         self.stream.skip(size)
         self.left -= size
 
