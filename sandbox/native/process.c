@@ -110,20 +110,39 @@ void step_close_others(void) {
     close_all_but(keep, n);
 }
 
+static int is_null(int fd) {
+    struct stat s;
+    return fstat(fd, &s) == 0 && S_ISCHR(s.st_mode) && s.st_rdev == makedev(1, 3);
+}
+
+/* A null device of nobody's, in a tmpfs that is mounted nowhere; -1 where that may not be made, as in a user namespace. */
+static int private_null(int access) {
+    int fs = (int)syscall(SYS_fsopen, "tmpfs", FSOPEN_CLOEXEC), mount = -1, null = -1;
+    if (fs >= 0 && syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) == 0)
+        mount = (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC);
+    if (mount >= 0 && mknodat(mount, "null", S_IFCHR | 0666, makedev(1, 3)) == 0)
+        null = openat(mount, "null", access | O_CLOEXEC | O_NOCTTY);
+    close(mount);
+    close(fs);
+    return null;
+}
+
 /* A null device that came from the host is a file of the host: who owns it inside could chmod it for all the host. The
- * container's own takes its place. */
+ * container's own takes its place, or where it has none, or another thing of that name, one that is made for this. */
 void own_null(int fd) {
-    struct stat s, own;
-    if (fstat(fd, &s) < 0 || !S_ISCHR(s.st_mode) || s.st_rdev != makedev(1, 3))
+    if (!is_null(fd))
         return;
     int access = fcntl(fd, F_GETFL) & O_ACCMODE;
     int null = open("/dev/null", access | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
-    if (null < 0)
-        return; /* a container without devices of its own */
-    if (fstat(null, &own) == 0 && S_ISCHR(own.st_mode) && own.st_rdev == s.st_rdev) {
+    if (null >= 0 && is_null(null))
         check(fcntl(null, F_SETFL, 0));
-        check(dup3(null, fd, 0));
+    else {
+        close(null);
+        null = private_null(access);
     }
+    if (null < 0)
+        return;
+    check(dup3(null, fd, 0));
     close(null);
 }
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -179,3 +181,162 @@ def test_kill_9_of_run_ends_a_container_without_a_pid_namespace_too(
     process.kill()
     process.wait()
     until(lambda: not procs.read_text(), seconds=1)
+
+
+# ---- what a running container does to those who join it -------------------------------------------------------------
+
+
+def started(runtime: Runtime, directory: Path, rootfs: Path) -> str:
+    """Start a bundle whose program writes /tmp/up when it is ready, and give the ID."""
+    runtime.ok("create", "--bundle", directory, "target")
+    runtime.ok("start", "target")
+    until((rootfs / "tmp/up").exists)
+    return "target"
+
+
+HOSTILE_DEV = {
+    "a fifo": "rm -rf pts; mkdir pts; mkfifo pts/ptmx; rm null; mkfifo null",
+    "a file": "rm -rf pts; mkdir pts; echo > pts/ptmx; rm null; echo > null",
+    "links": "rm -rf pts; ln -s /proc/self/fd pts; rm null; ln -s /etc/passwd null",
+    "a linked /dev": "mv /dev /else; ln -s /proc/1/root/else /dev",
+    "no directory": "mv /dev /else; echo > /dev",
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE_DEV)
+def test_what_a_container_puts_in_place_of_its_devices_reaches_no_device_of_the_host(
+    runtime: Runtime, bundle: Callable[..., Path], rootfs: Path, public_tmp: Path, what: str
+) -> None:
+    """An exec whose stdin is the host's null device gets another one; a terminal comes from a devpts or not at all."""
+    script = f"cd /dev; {HOSTILE_DEV[what]}; echo > /tmp/up; exec sleep 60"
+    target = started(runtime, bundle("/bin/sh", "-c", script), rootfs)
+    before = os.stat("/dev/null").st_mode
+    done = runtime("exec", target, "/bin/sh", "-c", "cat; chmod 0600 /proc/self/fd/0; echo done")
+    after = os.stat("/dev/null").st_mode
+    os.chmod("/dev/null", before & 0o7777)
+    assert (done.returncode, done.stdout, after) == (0, "done\n", before)
+
+    (public_tmp / "process").write_text(json.dumps({"cwd": "/", "args": ["/bin/true"], "terminal": True}))
+    console = public_tmp / "console"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(console))
+        listener.listen()
+        words = ("--detach", "--console-socket", console, "--process", public_tmp / "process")
+        done = runtime("exec", *words, target)
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+    assert done.returncode == 255
+    assert "terminal in the container" in done.stderr or "open /dev" in done.stderr
+
+
+@pytest.mark.parametrize("place", ["/proc/self/fd/3", "/proc/self/fd/7", "/proc/1/root", "/proc/self/cwd", "/out"])
+def test_cve_2024_21626_the_working_directory_leads_through_no_magic_link(
+    runtime: Runtime, bundle: Callable[..., Path], rootfs: Path, place: str
+) -> None:
+    (rootfs / "out").symlink_to("/proc/self/fd/3")
+    target = started(runtime, bundle("/bin/sh", "-c", "echo > /tmp/up; exec sleep 60"), rootfs)
+    inherited = os.open("/", os.O_RDONLY)
+    try:
+        os.set_inheritable(inherited, True)
+        joined = runtime("exec", "--cwd", place, target, "/bin/pwd")
+        made = runtime("run", "--bundle", bundle("/bin/pwd", process={"cwd": place}), "made")
+    finally:
+        os.close(inherited)
+    assert joined.returncode != 0
+    assert made.returncode != 0
+    assert joined.stdout == made.stdout == ""
+
+
+def status(text: str) -> dict[str, str]:
+    lines = [line.partition(":") for line in text.splitlines()]
+    return {name: value.strip() for name, _, value in lines if name.startswith(("Cap", "Seccomp", "NoNew"))}
+
+
+@pytest.mark.parametrize("user", [False, True])
+@pytest.mark.parametrize("gain", [False, True])
+def test_who_joins_has_the_sets_and_the_filter_of_the_first_process_and_no_more(
+    runtime: Runtime, bundle: Callable[..., Path], rootfs: Path, *, user: bool, gain: bool
+) -> None:
+    kinds = ["pid", "mount", "ipc", *(["user"] if user else [])]
+    ids = [{"containerID": 0, "hostID": 100000, "size": 65536}] if user else []
+    for name in ("dev", "tmp") if user else ():
+        os.chown(rootfs / name, 100000, 100000)
+    seccomp = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["chroot"], "action": "SCMP_ACT_ERRNO"}]}
+    words = {name: ["CAP_CHOWN", "CAP_KILL", "CAP_SYS_CHROOT"] for name in ("bounding", "effective", "permitted")}
+    directory = bundle(
+        *("/bin/sh", "-c", "cat /proc/self/status > /tmp/first; echo > /tmp/up; exec sleep 60"),
+        process={"capabilities": words, "noNewPrivileges": not gain},
+        namespaces=[{"type": kind} for kind in kinds], uidMappings=ids, gidMappings=ids, seccomp=seccomp,
+    )  # fmt: skip
+    target = started(runtime, directory, rootfs)
+    first = status((rootfs / "tmp/first").read_text())
+
+    assert status(runtime.ok("exec", target, "/bin/cat", "/proc/self/status")) == first
+    assert runtime("exec", target, "/bin/chroot", "/", "/bin/true").returncode not in {0, 255}
+    more = status(runtime.ok("exec", "--cap", "CAP_FOWNER", target, "/bin/cat", "/proc/self/status"))
+    assert (first["Seccomp"], first["NoNewPrivs"]) == ("2", str(int(not gain)))
+    assert int(more["CapEff"], 16) == int(first["CapEff"], 16) | 1 << 3
+    assert {name: value for name, value in more.items() if not name.startswith("Cap")} == {
+        name: value for name, value in first.items() if not name.startswith("Cap")
+    }
+
+
+# ---- an image that changes while it is being started ----------------------------------------------------------------
+
+EXCHANGE = """
+import ctypes, sys
+call = ctypes.CDLL(None).renameat2
+pairs = [(sys.argv[i].encode(), sys.argv[i + 1].encode()) for i in range(1, len(sys.argv), 2)]
+print(flush=True)
+while True:
+    for one, other in pairs:
+        call(-100, one, -100, other, 2)
+"""
+
+
+@pytest.mark.parametrize("places", [("dev",), ("proc", "sys"), ("v/a", "v/t"), ("dev/null", "dev/made"), ("cwd",)])
+def test_cve_2021_30465_a_place_that_becomes_a_link_meanwhile_leads_nowhere(
+    runtime: Runtime, bundle: Callable[..., Path], rootfs: Path, public_tmp: Path, places: tuple[str, ...]
+) -> None:
+    host = public_tmp / "host"
+    for name in ("pts", "b"):
+        (host / name).mkdir(parents=True)
+    for name in ("null", "made", "console", "secret"):
+        (host / name).write_text("the host's")
+    for name in ("v/a", "v/t", "cwd"):
+        (rootfs / name).mkdir(parents=True)
+    for name in ("null", "made"):
+        (rootfs / "dev" / name).write_text("")
+    pairs = []
+    for number, place in enumerate(places):
+        (rootfs / f"link{number}").symlink_to(host / "secret" if place.startswith("dev/") else host)
+        pairs += [str(rootfs / place), str(rootfs / f"link{number}")]
+    directory = bundle(
+        *("/bin/sh", "-c", "cat /v/a/secret /v/t/secret /dev/secret /cwd/secret secret 2>&1"),
+        process={"cwd": "/cwd/in"},
+        devices=[{"path": "/dev/made", "type": "c", "major": 1, "minor": 3, "fileMode": 0o666, "uid": 5, "gid": 5}],
+    )
+    config = json.loads((directory / "config.json").read_text())
+    (public_tmp / "volume").mkdir()
+    config["mounts"] += [
+        {"destination": "/v/a/b", "type": "bind", "source": str(public_tmp / "volume"), "options": ["rbind"]},
+        {"destination": "/v/t", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup"]},
+    ]
+    (directory / "config.json").write_text(json.dumps(config))
+    before = listing(host)
+    with subprocess.Popen([sys.executable, "-c", EXCHANGE, *pairs], stdout=subprocess.PIPE) as exchange:
+        assert exchange.stdout is not None
+        exchange.stdout.readline()
+        for _ in range(8):
+            assert "the host's" not in runtime("run", "--bundle", directory, "swapped").stdout
+        exchange.kill()
+    assert listing(host) == before
+
+
+def listing(directory: Path) -> list[tuple[str, int, int, str]]:
+    found = []
+    for path in sorted(directory.rglob("*")):
+        one = path.lstat()
+        found.append((path.name, one.st_mode, one.st_uid, path.read_text() if path.is_file() else ""))
+    return found
