@@ -14,7 +14,6 @@ _TAGS = "https://docs.docker.com/build/building/best-practices/#pin-base-image-v
     _TAGS,
     conditions=("IMG-LATEST",),
     covers=("no_digest",),
-    cis=("5.28",),
     attack=("T1525",),
     cwe=(1104,),
 )

@@ -74,7 +74,7 @@ def service_account_token(token: ServiceAccountToken) -> Iterator[Outcome]:
     "https://kubernetes.io/docs/tasks/configure-pod-container/create-hostprocess-pod/",
     _PSS,
     conditions=("K8S-WINHOST",),
-    cis=("K8S 5.2.10",),
+    cis=("K8S 5.2.11",),
     attack=("T1611",),
     cwe=(250,),
 )

@@ -244,7 +244,7 @@ def no_hardening(
 
 
 @rule(Severity.INFO, "https://docs.docker.com/reference/compose-file/services/#security_opt",
-      conditions=("SEC-OPT",), cis=("5.1", "5.2"), cwe=(693,))  # fmt: skip
+      conditions=("SEC-OPT",), cis=("5.2",), cwe=(693,))  # fmt: skip
 def no_security_options(missing: Unset) -> Iterator[Outcome]:
     """A service sets no security option.
 

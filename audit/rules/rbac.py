@@ -39,7 +39,7 @@ def _fits(asked: set[str], has: tuple[str, ...]) -> bool:
     Severity.HIGH,
     _GOOD,
     conditions=("K8S-RBAC",),
-    cis=("K8S 5.1.2", "K8S 5.1.3", "K8S 5.1.4", "K8S 5.1.8", "K8S 5.1.10"),
+    cis=("K8S 5.1.2", "K8S 5.1.3", "K8S 5.1.4", "K8S 5.1.8", "K8S 5.1.9", "K8S 5.1.10", "K8S 5.1.12", "K8S 5.1.13"),
     attack=("T1078", "T1098"),
     cwe=(269,),
 )
@@ -86,7 +86,7 @@ def escalating_role(role: RoleRule) -> Iterator[Outcome]:
         yield Found(title, role.where, evidence, severity, key=words)
 
 
-@rule(Severity.HIGH, _GOOD, conditions=("K8S-RBAC",), cis=("K8S 5.1.1",), attack=("T1078",), cwe=(269,))
+@rule(Severity.HIGH, _GOOD, conditions=("K8S-RBAC",), cis=("K8S 5.1.1", "K8S 5.1.7"), attack=("T1078",), cwe=(269,))
 def powerful_grant(grant: RoleGrant) -> Iterator[Outcome]:
     """A role is given that amounts to the whole cluster, or is given to everybody.
 

@@ -83,3 +83,38 @@ def test_escapes_do_not_reach_a_terminal_through_json() -> None:
 
 def test_the_same_report_gives_the_same_text() -> None:
     assert render(report()) == render(report())
+
+
+def test_a_paths_graph_leads_from_the_target_over_its_facts_to_the_effect() -> None:
+    (path,) = json.loads(render(report()))["paths"]
+    nodes = {node["id"]: node for node in path["graph"]["nodes"]}
+    edges = {(edge["from"], edge["to"]) for edge in path["graph"]["edges"]}
+    facts = [node for node in nodes.values() if node["kind"] == "fact"]
+
+    assert path["basis"] == "measured"
+    assert [node["text"] for node in facts] == path["evidence"]
+    assert [node["text"] for node in facts if node["breaks"]] == [path["breaks"]]
+    assert edges == {
+        ("step", "effect"),
+        *(("target", each["id"]) for each in facts),
+        *((each["id"], "step") for each in facts),
+    }
+    assert nodes["effect"]["text"] == path["effect"]
+
+
+def test_a_finding_says_what_others_call_it() -> None:
+    findings = {finding["rule"]: finding for finding in json.loads(render(report()))["findings"]}
+
+    assert findings["engine_socket"]["standards"] == {
+        "cis": ["5.32"],
+        "attack": ["T1611", "T1610"],
+        "cwe": [250],
+        "cve": [],
+    }
+
+
+def test_the_lines_of_the_exposure_are_in_the_report() -> None:
+    (web,) = [each for each in json.loads(render(report()))["targets"] if each["kind"] != "host"]
+
+    assert web["exposure"]["lines"][0]["source"] == "AP-SOCK"
+    assert round(sum(line["points"] for line in web["exposure"]["lines"]), 1) == web["exposure"]["score"]
