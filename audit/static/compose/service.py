@@ -8,7 +8,6 @@ from stockade.audit import facts
 from stockade.audit.documents.tree import Map, Seq, text
 from stockade.audit.facts import Gap
 from stockade.audit.static.compose import storage
-from stockade.audit.static.compose.reading import HINT
 from stockade.audit.static.docker import confinement, words
 from stockade.audit.static.docker.request import Passed, Request, Set, Switch, Word
 
@@ -30,14 +29,13 @@ _MANY = {
     "cap_add": "cap-add", "cap_drop": "cap-drop", "security_opt": "security-opt", "group_add": "group-add",
     "device_cgroup_rules": "device-cgroup-rule",
 }  # fmt: skip
-#: security options of docker's and podman's, and what a label's can set
+#: security options of docker's and podman's
 _OPTIONS = frozenset(
     {
         "no-new-privileges", "seccomp", "apparmor", "label", "systempaths", "writable-cgroups", "credentialspec",
         "mask", "unmask", "proc-opts",
     }
 )  # fmt: skip
-_LABELS = frozenset({"disable", "user", "role", "type", "level", "filetype", "nested"})
 
 
 def request(service: Service, reader: Reader) -> Request:
@@ -94,14 +92,9 @@ def _check(node: Map, made: Request, reader: Reader) -> None:
             value = reader.text(node, key)
             if value and known(value) is None and "$" not in value:
                 reader.refuse(node.at(key), f"{key} must be {what} and is {value[:40]!r}")
-    for name, value, where in confinement.options(made):
-        if "$" in name:
-            continue
-        if name not in _OPTIONS:
+    for name, _, where in confinement.options(made):
+        if "$" not in name and name not in _OPTIONS:
             reader.refuse(where, f"security_opt: there is no option {name[:40]!r}", hint="docker refuses it")
-        elif name == "label" and value.partition(":")[0] not in _LABELS:
-            hint = "it changes nothing; seccomp=unconfined is an option of its own" if "seccomp" in value else HINT
-            reader.refuse(where, f"security_opt: there is no option {value[:40]!r} of labels", hint=hint)
 
 
 def _switch(node: Map, key: str, name: str, made: Request, reader: Reader) -> None:

@@ -200,7 +200,6 @@ class TestWrongTypes:
          ("pids_limit: many", "pids_limit must be a number and is 'many'"),
          ("cpus: .inf", "cpus must be a number and is 'inf'"),
          ("security_opt: ['no-new-privilege:true']", "there is no option 'no-new-privilege'"),
-         ("security_opt: ['label:seccomp:unconfined']", "there is no option 'seccomp:unconfined' of labels"),
          ("environment: 5", "environment must be a list and is a number"),
          ("user: [1]", "user must be text and is a list"),
          ("deploy: []", "deploy must be a mapping and is a list"),
