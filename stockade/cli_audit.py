@@ -41,6 +41,7 @@ _EXAMPLES = (
     ("stockade audit", "every container of this host, as root"),
     ("stockade audit pid:1234 --seccomp-filters", "one process, with the system calls that its filter lets through"),
     ("stockade audit host", "the host itself: its kernel's settings, its engines and who may use them"),
+    ("stockade audit watch", "each container as it starts, until Ctrl-C"),
     ("stockade audit container:web --format html --output web.html", "a report to hand over"),
     ("stockade audit compose.yml Dockerfile k8s/", "what files declare; directories are searched"),
     ("helm template . | stockade audit - --fail-on high", "a gate for CI: exit code 1 when something is high or worse"),
@@ -54,7 +55,7 @@ def complete_target(_: click.Context, __: click.Parameter, incomplete: str) -> l
 
     from stockade.audit.targets import own
 
-    names = ["all", "host", "self", "pid:", *(f"container:{state.name}" for state in own.states())]
+    names = ["all", "host", "self", "watch", "pid:", *(f"container:{state.name}" for state in own.states())]
     offered = [CompletionItem(name) for name in names if name.startswith(incomplete)]
     # the shell itself completes paths, which it knows better; it replaces the names, so only where none fits
     return offered if offered and "/" not in incomplete else [CompletionItem(incomplete, type="file")]
@@ -102,6 +103,8 @@ def audit(targets: tuple[str, ...], style: str, output: str | None, **options: A
     (whoever started the audit), host (its kernel and its engines) or all, which is the default: every container-like
     group of processes of this host.
 
+    watch alone follows containers as they start and stop, audits each once, and prints a JSON line for each event.
+
     A FILE is a compose file, a Kubernetes manifest, a Dockerfile, an OCI config.json, the output of docker inspect or
     podman inspect, an image, a Quadlet or a systemd unit; which one is told by its content. A DIR is searched for them,
     without what .gitignore excludes; - is standard input. Targets and files can be mixed.
@@ -115,6 +118,8 @@ def audit(targets: tuple[str, ...], style: str, output: str | None, **options: A
     if options["list_rules"] or options["explain"] is not None:
         _write(_explained(options["explain"], style), output)
         return 0
+    if targets == ("watch",):
+        return _watched(output, options)
     report = _report(targets, options)
     _write(_rendered(report, style, output), output)
     from stockade.audit.engine import exit_code
@@ -125,6 +130,23 @@ def audit(targets: tuple[str, ...], style: str, output: str | None, **options: A
     if code == 3:
         _note("there is no container on this host" if report.files is None else "no file there declares a container")
     return code
+
+
+def _watched(output: str | None, options: dict[str, Any]) -> int:
+    """Follow containers until an interrupt; with --fail-on the exit code tells of the worst."""
+    from stockade.audit import watch
+    from stockade.audit.report import Severity
+    from stockade.audit.targets.shared import Options
+
+    if output is not None:
+        raise UsageError("watch writes as it goes, and has no --output", hint="stockade audit watch > FILE")
+    worst = watch.watch(_streamed, Options(seccomp_filters=options["seccomp_filters"]))
+    fail_on = options["fail_on"]
+    return int(worst is not None and fail_on is not None and worst >= Severity[fail_on.upper()])
+
+
+def _streamed(line: str) -> None:
+    click.echo(line, nl=False)  # flushes
 
 
 def _explained(name: str | None, style: str) -> str:
@@ -168,7 +190,7 @@ def _report(arguments: tuple[str, ...], options: dict[str, Any]) -> Report:
 
 def _is_file(argument: str) -> bool:
     """Tell a path from the name of something that runs; a file that is called like a target is written ./all."""
-    if argument in {"all", "self", "host"} or _LIVE.match(argument):
+    if argument in {"all", "self", "host", "watch"} or _LIVE.match(argument):
         return False
     return argument == "-" or "/" in argument or "." in argument or os.path.lexists(argument)
 

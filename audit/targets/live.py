@@ -49,10 +49,23 @@ def audit_targets(
     for argument in [each for each in arguments if each != "host"] if arguments else ["all"]:
         for group in _groups(argument, finder, notes):
             groups.setdefault(group.id, group)
+    targets = list(related(collect(tuple(groups.values()), finder, options, notes, progress)))
+    if "host" in arguments:
+        from stockade.audit.targets import host_target
+
+        targets.append(host_target.collect(host, finder.snapshot))
+    return Collected(tuple(targets), tuple(notes))
+
+
+def collect(
+    groups: Sequence[Group], finder: Finder, options: Options | None, notes: list[str], progress: Progress | None = None
+) -> list[Target]:
+    """Collect the facts of groups; of each that ended meanwhile a line goes to `notes`."""
+    host = finder.host
     cache = Cache(host_cgroups=_host_cgroups(finder))
     targets: list[Target] = []
     with Prober(host.sysctls) as prober:
-        collectors = [Collector(group, host, cache, options or Options(), prober) for group in groups.values()]
+        collectors = [Collector(group, host, cache, options or Options(), prober) for group in groups]
         for number, (collector, target) in enumerate(_collected(collectors)):
             if progress:
                 progress(number, len(groups))
@@ -60,12 +73,7 @@ def audit_targets(
                 notes.append(f"{collector.group.name} ended while it was looked at")
             else:
                 targets.append(target)
-    targets = list(related(targets))
-    if "host" in arguments:
-        from stockade.audit.targets import host_target
-
-        targets.append(host_target.collect(host, finder.snapshot))
-    return Collected(tuple(targets), tuple(notes))
+    return targets
 
 
 def _collected(collectors: Iterable[Collector]) -> Iterator[tuple[Collector, Target | None]]:

@@ -81,14 +81,14 @@ def states(remote: Callable[[str], bool] = lambda _: False) -> tuple[State, ...]
             continue
         for state in _read(directory, uid, "state.json", _checked):
             found.setdefault(state.path, state)
-    for directory, uid, file in _runtimes():
+    for directory, uid, file in runtimes():
         if not remote(directory):
             for state in _read(directory, uid, file, _runtime):
                 found.setdefault(state.path, state)
     return tuple(found.values())
 
 
-def _runtimes() -> Iterator[tuple[str, int, str]]:
+def runtimes() -> Iterator[tuple[str, int, str]]:
     """Give the directories in which runtimes keep their containers, each with its owner and the name of a state."""
     uid = os.geteuid()
     for directory in ("/run/stockade-runtime", "/run/runc", *_ENGINES):

@@ -31,7 +31,7 @@ def container(public_tmp: Path, rootfs: Path, monkeypatch: pytest.MonkeyPatch) -
     config["root"]["readonly"] = True
     (directory / "config.json").write_text(json.dumps(config))
     states = [(str(public_tmp / "state"), 0, "state.json")]
-    monkeypatch.setattr("stockade.audit.targets.own._runtimes", lambda: states)
+    monkeypatch.setattr("stockade.audit.targets.own.runtimes", lambda: states)
     runtime.ok("create", "--bundle", directory, "drifts")
     runtime.ok("start", "drifts")
     yield runtime
