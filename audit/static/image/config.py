@@ -20,7 +20,7 @@ _SHELL = re.compile(r"(?:RUN )?(?:/bin/(?:ba|a|da)?sh|cmd|powershell) (?:-\w+ )*
 _TOLD = frozenset({"RUN", "VOLUME", "WORKDIR"})
 #: lines of one history, and characters of one of them
 _LINES, _LONGEST = 2000, 100_000
-DEFAULT_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+DEFAULT_PATH: tuple[str, ...] = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
 
 def config(document: Map, reader: Reader) -> Iterator[Fact | Gap]:
@@ -34,17 +34,24 @@ def config(document: Map, reader: Reader) -> Iterator[Fact | Gap]:
     for text, place in reader.texts(section, "Env"):
         name, _, value = text.partition("=")
         yield building.variable(place, name, value, "image")
-    for ports in (reader.mapping(section, "ExposedPorts"),):
-        for key in ports or ():
-            match = _PORT.match(key)
-            if match and ports is not None:
-                first, last = int(match[1]), int(match[2] or match[1])
-                kind = (match[3] or "tcp").lower()
-                yield building.port(ports.at(key), first, protocol=kind, count=max(last - first + 1, 1))
+    yield from _ports(reader.mapping(section, "ExposedPorts"))
     volumes = reader.mapping(section, "Volumes")
     for key in volumes or ():
         if volumes is not None:
             yield facts.BuildStep(where=volumes.at(key), instruction="VOLUME", arguments=(key,))
+    yield from _life(section, document.at("config"), reader)
+
+
+def _ports(ports: Map | None) -> Iterator[Fact]:
+    for key in ports or ():
+        match = _PORT.match(key)
+        if match and ports is not None:
+            first, last = int(match[1]), int(match[2] or match[1])
+            kind = (match[3] or "tcp").lower()
+            yield building.port(ports.at(key), first, protocol=kind, count=max(last - first + 1, 1))
+
+
+def _life(section: Map, where: Where, reader: Reader) -> Iterator[Fact]:
     directory = reader.text(section, "WorkingDir")
     if directory is not None:
         outside = bool(DESCRIPTOR.search(directory))
@@ -55,7 +62,7 @@ def config(document: Map, reader: Reader) -> Iterator[Fact | Gap]:
     if test:
         yield facts.HealthCheck(where=section.at("Healthcheck"), present=test[0] != "NONE")
     else:
-        yield building.unset(document.at("config"), "healthcheck")
+        yield building.unset(where, "healthcheck")
 
 
 def command(document: Map) -> str:

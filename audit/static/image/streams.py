@@ -31,6 +31,7 @@ class Stream(Protocol):
 
     def read(self, size: int) -> bytes:
         """Give up to `size` bytes, fewer only at the end. Raises Refused."""
+        ...
 
     def skip(self, size: int) -> None:
         """Go on by `size` bytes, or to the end."""

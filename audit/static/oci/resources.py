@@ -10,8 +10,10 @@ from stockade.audit.static.reading import Reader
 
 _KINDS = {"b": "block", "c": "char", "u": "char"}
 #: what runtimes allow of their own accord; runc libcontainer/specconv/spec_linux.go, AllowedDevices
-_USUAL = ("c *:* m", "b *:* m", "c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 5:0 rwm",
-          "c 5:2 rwm", "c 136:* rwm")  # fmt: skip
+_USUAL: tuple[str, ...] = (
+    "c *:* m", "b *:* m", "c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 5:0 rwm", "c 5:2 rwm",
+    "c 136:* rwm",
+)  # fmt: skip
 _PERIOD = 100_000
 #: the same limits among cgroup v2's files, which `unified` names
 _FILES = {"memory": "memory.max", "pids": "pids.max"}
