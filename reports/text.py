@@ -28,6 +28,8 @@ _KINDS = ("user", "pid", "mnt", "net", "ipc", "uts", "cgroup", "time")
 _CONDITIONS = 5
 #: so many targets' scores are explained
 _EXPLAINED = 20
+#: of more targets only the worst are in the table, which takes milliseconds a row
+_ROWS = 100
 #: what a pipe gets: no line is ever broken, only the table's cells
 _PLAIN_WIDTH = 120
 
@@ -76,7 +78,9 @@ def _blocks(report: Report) -> Iterator[_Line | Table]:
     containers = [target for target in report.targets if target.kind != "host"]
     if containers:
         yield from _title("Targets")
-        yield _table(containers)
+        yield _table(_worst(containers))
+        if len(containers) > _ROWS:
+            yield _text(f"and {len(containers) - _ROWS} more with less to say; --format json has all")
         yield from _exposures(containers)
     if report.findings:
         yield from _title("Findings")
@@ -148,6 +152,15 @@ def _finding(finding: Finding) -> Iterator[_Line]:
         yield _text(line, indent=9)
     yield _text(("why: ", "bold"), " ".join(finding.why.split()), indent=9)
     yield _text(("fix: ", "bold green"), finding.fix, indent=9)
+
+
+def _worst(targets: list[TargetSummary]) -> list[TargetSummary]:
+    """Give all targets, or of very many those with the worst findings, in the report's order."""
+    if len(targets) <= _ROWS:
+        return targets
+    worst = sorted(targets, key=lambda target: [-number for number in target.counts.values()])[:_ROWS]
+    names = {target.id for target in worst}
+    return [target for target in targets if target.id in names]
 
 
 def _table(targets: Iterable[TargetSummary]) -> Table:

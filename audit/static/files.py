@@ -81,7 +81,24 @@ def _together(outcomes: Sequence[Outcome], lost: Sequence[Problem]) -> Collected
 
 
 def _unique(judged: Sequence[Judged]) -> list[Judged]:
-    return list({one.summary.id: one for one in judged}.values()) if judged else []
+    """Give each target a name of its own: a file may declare the same object twice, and both count."""
+    seen: dict[str, int] = {}
+    found = []
+    for one in judged:
+        name = one.summary.id
+        seen[name] = seen.get(name, 0) + 1
+        found.append(one if seen[name] == 1 else _renamed(one, f"{name}#{seen[name]}"))
+    return found
+
+
+def _renamed(one: Judged, name: str) -> Judged:
+    return Judged(
+        replace(one.summary, id=name),
+        tuple([replace(each, target=name) for each in one.findings]),
+        tuple([replace(each, target=name) for each in one.paths]),
+        tuple([replace(each, target=name) for each in one.unknown]),
+        one.not_applicable,
+    )
 
 
 def audit_file(entry: Entry) -> Outcome:

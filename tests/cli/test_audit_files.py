@@ -162,6 +162,18 @@ def test_the_report_on_many_files_is_the_same_document_in_lines(tmp_path: Path) 
     )
 
 
+def test_of_very_many_targets_the_table_has_the_worst(tmp_path: Path) -> None:
+    for number in range(130):
+        harmless = BAD.replace("true", "false") if number != 77 else BAD
+        (tmp_path / f"p{number}.yaml").write_text(harmless.replace("name: web", f"name: web{number}"))
+
+    said = audit(".", cwd=tmp_path).stdout.decode()
+
+    table = said[said.index("TARGETS") : said.index("FINDINGS")]
+    assert "and 30 more with less to say" in table
+    assert "web77" in table.replace("\n", "")
+
+
 def test_paths_are_completed_by_the_shell() -> None:
     offered = [(item.value, item.type) for item in complete_target(None, None, "./k8s/we")]  # type: ignore[arg-type]
 

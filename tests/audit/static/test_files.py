@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stockade.audit import facts
 from stockade.audit.documents.kinds import NotOne
 from stockade.audit.documents.load import Broken
 from stockade.audit.facts import Target, Where
-from stockade.audit.static import COLLECTORS, files, workers
+from stockade.audit.static import COLLECTORS, building, files, workers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +59,10 @@ def odd(source: Source) -> Iterator[Target]:
         raise ZeroDivisionError("a bug")
     if b"other" in source.data:
         raise NotOne
-    yield Target(f"{source.path}:a", "a", "dockerfile", (facts.Privileged(where=Where(source.path, 1, 1), value=True),))
+    found = tuple(building.privileged(Where(source.path, 1, 1)))
+    yield Target(f"{source.path}:a", "a", "compose", found)
+    if b"twice" in source.data:
+        yield Target(f"{source.path}:a", "a", "compose", found)
     if b"half" in source.data:
         raise Broken(Where(source.path, 2, 1), "the rest is gone")
 
@@ -192,3 +194,14 @@ def test_progress_is_told_for_each_file(tmp_path: Path) -> None:
     files.audit_files([str(tmp_path)], jobs=2, progress=lambda done, of: told.append((done, of)))
 
     assert told == [(number, 40) for number in range(1, 41)]
+
+
+@pytest.mark.usefixtures("collector")
+def test_what_is_declared_twice_counts_twice(tmp_path: Path) -> None:
+    write(tmp_path, {"Dockerfile": "FROM twice\n"})
+
+    first, second = files.audit_files([str(tmp_path)]).judged
+
+    assert second.summary.id == f"{first.summary.id}#2"
+    assert {each.target for each in second.findings} == {second.summary.id}
+    assert len(first.findings) == len(second.findings) > 0
