@@ -3,7 +3,7 @@
 What architectures the section doesn't name is refused by the program that libseccomp makes, so there is no way around.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from stockade.audit import facts
 from stockade.audit.documents.tree import Map
@@ -19,6 +19,9 @@ _DENIES = frozenset(
     {"SCMP_ACT_KILL", "SCMP_ACT_KILL_THREAD", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_TRAP", "SCMP_ACT_ERRNO"}
 )
 _ACTIONS = _GOES_ON | _ASKS | _DENIES
+_EPERM = 1
+#: an action and the error number that it gives
+_Answer = tuple[str, int]
 
 
 def state(linux: Map, reader: Reader) -> Iterator[Fact | Gap]:
@@ -71,19 +74,21 @@ def _action(node: Map, key: str, reader: Reader) -> str | None:
 
 
 def _filter(section: Map, default: str, reader: Reader, where: Where, bounding: int = 0) -> Fact:
-    always: dict[str, set[str]] = {}
-    sometimes: dict[str, set[str]] = {}
+    # by call, in their order: what a rule answers, and whether it asks for arguments
+    rules: dict[str, list[tuple[_Answer, bool]]] = {}
+    other = (default, _errno(section, default, "defaultErrnoRet", reader))
     used = {default}
     for rule in reader.mappings(section, "syscalls"):
         action = _action(rule, "action", reader)
         if action is None or not _holds(rule, bounding):
             continue
         used.add(action)
-        into = sometimes if reader.sequence(rule, "args") else always
+        answer = (action, _errno(rule, action, "errnoRet", reader))
+        narrow = bool(reader.sequence(rule, "args"))
         names = [name for name, _ in reader.texts(rule, "names")]
         for name in (*names, *((rule["name"],) if isinstance(rule.get("name"), str) else ())):
-            into.setdefault(name, set()).add(action)
-    allowed, conditional = _sorted(default, always, sometimes)
+            rules.setdefault(name, []).append((answer, narrow))
+    allowed, conditional = _sorted(other, rules)
     return facts.SeccompFilter(
         where=where,
         allowed=allowed,
@@ -92,17 +97,24 @@ def _filter(section: Map, default: str, reader: Reader, where: Where, bounding: 
     )
 
 
+def _errno(node: Map, action: str, key: str, reader: Reader) -> int:
+    return (reader.number(node, key) or _EPERM) if action == "SCMP_ACT_ERRNO" else 0
+
+
 def _sorted(
-    default: str, always: dict[str, set[str]], sometimes: dict[str, set[str]]
+    default: _Answer, rules: Mapping[str, Sequence[tuple[_Answer, bool]]]
 ) -> tuple[frozenset[str], frozenset[str]]:
     """Give the calls that go through with all, and those with some arguments.
 
-    A rule without arguments takes the place of the default; of several that contradict one another either may hold.
+    As libseccomp has it: a rule that answers what the default does is none, and the first that asks for no arguments
+    decides alone.
     """
     allowed: set[str] = set()
     conditional: set[str] = set()
-    for name in syscalls.numbers("x86_64").keys() | always.keys() | sometimes.keys():
-        actions = always.get(name, {default}) | sometimes.get(name, set())
+    for name in syscalls.numbers("x86_64").keys() | rules.keys():
+        counted = [(action, narrow) for (action, number), narrow in rules.get(name, ()) if (action, number) != default]
+        alone = next((action for action, narrow in counted if not narrow), None)
+        actions = {alone} if alone is not None else {default[0], *(action for action, _ in counted)}
         if actions <= _GOES_ON:
             allowed.add(name)
         elif actions & (_GOES_ON | _ASKS):

@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
-from stockade.audit.facts import SeccompFilter, SeccompState
+from stockade.audit import seccomp_facts
+from stockade.audit.facts import SeccompFilter, SeccompState, Where
+from stockade.sandbox.linux import syscalls
+from stockade.sandbox.runtime.seccomp import program
 from tests.audit.static.oci_help import config, only
 
 
@@ -54,3 +57,32 @@ def test_a_call_that_another_process_judges_may_go_through(action: str) -> None:
 
 def test_logged_calls_go_through() -> None:
     assert "mount" in judged(defaultAction="SCMP_ACT_LOG").allowed
+
+
+_EQUAL = [{"index": 0, "value": 3, "op": "SCMP_CMP_EQ"}]
+SECTIONS = [
+    {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [call("ERRNO", "mount", "bpf"), call("ERRNO", "clone", args=_EQUAL)],
+    },
+    {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [call("ALLOW", "read"), call("ERRNO", "read", args=_EQUAL)]},
+    {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [call("ERRNO", "read"), call("ALLOW", "read")]},
+    {
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "defaultErrnoRet": 38,
+        "syscalls": [call("ERRNO", "setns"), call("ALLOW", "setns"), call("ALLOW", "reboot"), call("ERRNO", "reboot")],
+    },
+    {"defaultAction": "SCMP_ACT_KILL", "syscalls": [call("ALLOW", "read"), call("LOG", "write"), call("TRACE", "bpf")]},
+    {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [call("ALLOW", "ptrace", args=_EQUAL)] * 2},
+]
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_the_section_is_judged_as_its_compiled_program_is(section: dict[str, Any]) -> None:
+    told = judged(**section)
+    real = seccomp_facts.facts_of((program(section)[0],), Where("/proc/1"))
+    known = set(syscalls.numbers("x86_64"))
+
+    assert told.allowed & known == real.allowed
+    assert told.conditional & known == real.conditional
+    assert told.foreign == real.foreign == ()
