@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from stockade.audit.redact import visible
 from stockade.audit.report import Severity
 from stockade.errors import printable
-from stockade.reports import html_targets
+from stockade.reports import html_targets, svg
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -57,8 +57,15 @@ def _template() -> Template:
         keep_trailing_newline=True,
     )
     filters: dict[str, Any] = environment.filters
-    filters.update(many=many, pieces=pieces, sentence=sentence)
+    filters.update(many=many, pieces=pieces, sentence=sentence, drawn=drawn)
     return environment.get_template("report.html")
+
+
+def drawn(path: Path) -> Any:
+    """Give the drawing of a path, as markup."""
+    from markupsafe import Markup  # comes with jinja2
+
+    return Markup(svg.draw(path))  # noqa: S704 -- svg.draw escapes every text
 
 
 def _shown(value: Any) -> Any:

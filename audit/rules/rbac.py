@@ -93,7 +93,7 @@ def powerful_grant(grant: RoleGrant) -> Iterator[Outcome]:
     cluster-admin is root on every node. The groups system:unauthenticated and system:authenticated are everybody who
     reaches the API server, with or without a name; system:serviceaccounts is every pod.
 
-    Severity: critical for a right given to everybody without a name.
+    Severity: critical for a right given to everybody without a name, and for the whole cluster given to everybody.
 
     Fix: bind a role with the rights that are needed, to the account that needs them.
 
@@ -117,6 +117,6 @@ def powerful_grant(grant: RoleGrant) -> Iterator[Outcome]:
     # what Kubernetes itself gives to everybody: the API's version and its own health
     public = grant.role.startswith(("system:public-info-viewer", "system:discovery", "system:basic-user"))
     if (admin or nobody or everybody) and not public:
-        severity = Severity.CRITICAL if nobody else None
+        severity = Severity.CRITICAL if nobody or (admin and everybody) else None
         title = f"the role {grant.role} is given to {grant.subject}"
         yield Found(title, grant.where, (seen(grant, title),), severity, key=f"{grant.role} {grant.subject}")
