@@ -51,8 +51,13 @@ def may_matter(name: str) -> bool:
         low.endswith((*_DOCUMENT_NAME, *_QUADLET_NAME, ".service"))
         or "." not in low
         or (bool(_DOCKERFILE_NAME.match(low)) and not _NO_DOCKERFILE.search(low))
-        or bool(_TAR_NAME.search(low))
+        or may_be_archive(low)
     )
+
+
+def may_be_archive(name: str) -> bool:
+    """Say by a file's name whether it is an archive."""
+    return bool(_TAR_NAME.search(name.lower()))
 
 
 def archive(head: bytes) -> bool:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
 from typing import Any
 
+from stockade.audit.documents import kinds
 from stockade.audit.documents.walk import Entry
 from stockade.audit.facts import Where
 from stockade.audit.report import Exposure, ExposureLine, Finding, Judged, Problem, TargetSummary, Unknown
@@ -23,8 +24,10 @@ from stockade.audit.static.files import Outcome, audit_file
 
 #: files that a process is given at once; enough to keep it busy while its answers are read
 _BATCH = 16
-#: seconds that one file may take; the slowest honest ones (an image of gigabytes) take longer than any document
+#: seconds that one document may take; honest ones take milliseconds
 PATIENCE = 120.0
+#: and an image, which may have gigabytes to decompress
+PATIENCE_WITH_IMAGES = 3600.0
 _HEADER = 8
 #: the last one that numbers each entry of the memo; later ones count them, and a copied memo counts from 0
 _PROTOCOL = 3
@@ -110,8 +113,14 @@ class _Pool:
             else:
                 self._died(worker)
         for worker in tuple(self.workers.values()):
-            if time.monotonic() - worker.since > PATIENCE:
-                self._died(worker, f"not done after {PATIENCE:.0f} s")
+            patience = self._patience(worker)
+            if time.monotonic() - worker.since > patience:
+                self._died(worker, f"not done after {patience:.0f} s")
+
+    def _patience(self, worker: _Worker) -> float:
+        path = self.entries[worker.pending[0]].path if worker.pending else ""
+        image = path == "-" or kinds.may_be_archive(path) or os.path.isdir(path)
+        return PATIENCE_WITH_IMAGES if image else PATIENCE
 
     def _take(self, worker: _Worker) -> None:
         taken = 0
