@@ -31,6 +31,7 @@ from stockade.audit.rules import (
     resources,
     seccomp,
     secrets,
+    versions,
     volumes,
 )
 
@@ -51,5 +52,5 @@ RULES: dict[str, Rule] = _rules_of(
     devices, seccomp, resources, descriptors,
     drift, left_out, volumes, network, secrets, images, dockerfile,
     dockerfile_files, kubernetes, rbac, host, host_kernel,
-    daemon, daemon_access, engines,
+    daemon, daemon_access, engines, versions,
 )  # fmt: skip

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from stockade.audit import facts
 from stockade.audit.facts import Fact, Gap, Target
-from stockade.audit.targets import daemon, daemon_access, host_settings, podman
+from stockade.audit.targets import daemon, daemon_access, host_settings, podman, versions
 from stockade.audit.targets.host import HostView
 from stockade.audit.targets.snapshot import Snapshot
 from stockade.errors import StockadeError
@@ -40,6 +40,8 @@ def _everything(host: HostView, snapshot: Snapshot) -> Iterator[Fact | Gap]:
         podman.podman(),
         podman.containerd(),
         podman.services(snapshot),
+        versions.programs(),
+        versions.kernel(),
         daemon_access.sockets(host),
         daemon_access.files(host),
     )
