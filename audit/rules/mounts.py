@@ -33,13 +33,14 @@ def _line(mount: Mount) -> str:
     attack=("T1611", "T1610"),
     cwe=(250,),
 )
-def engine_socket(socket: EngineSocket) -> Iterator[Outcome]:
+def engine_socket(socket: EngineSocket, identity: Identity | None) -> Iterator[Outcome]:
     """A container engine's socket can be reached.
 
     Whoever can connect asks the engine for a privileged container with the host's root mounted, which is root on the
     host. A read-only mount changes nothing: connecting isn't a write to the file. The same goes for systemd's sockets.
 
-    Severity: low when the socket's mode refuses the container's ids.
+    Severity: low when the socket's mode refuses the container's ids; high where a file names another user than
+    root, whom most sockets refuse.
 
     Fix: take the socket away; give the program a proxy that allows only the calls it needs.
 
@@ -63,11 +64,14 @@ def engine_socket(socket: EngineSocket) -> Iterator[Outcome]:
     condition = "FD-SOCK" if socket.via == "descriptor" else "MNT-DBUS" if socket.engine == "systemd" else "MNT-SOCK"
     answer = {True: "the ids may connect", False: "the ids may not connect", None: "permission not known"}
     source = f" (the host's {socket.host_path})" if socket.host_path else ""
+    severity = Severity.LOW if socket.permitted is False else None
+    if socket.permitted is None and is_declared(socket) and gates.host_root(identity) is False:
+        severity = Severity.HIGH
     yield Found(
         f"{socket.engine}'s socket {how} in the container at {socket.path}",
         socket.where,
         (seen(socket, f"{socket.path}{source}: {answer[socket.permitted]}"),),
-        Severity.LOW if socket.permitted is False else None,
+        severity,
         (condition,),
         key=f"{socket.engine} {socket.via} {socket.path if socket.via == 'mount' else ''}",
     )

@@ -238,6 +238,32 @@ def test_what_is_known_in_part_is_judged_and_the_rest_is_unknown() -> None:
     assert {"outside_descriptor", "leaked_handle"} <= {each.rule for each in judged.unknown}
 
 
+def test_a_file_is_silent_on_what_only_a_kernel_tells() -> None:
+    judged = evaluate(Target("web", "web", "compose", ()))
+
+    assert judged.findings == judged.unknown == judged.not_applicable == ()
+    assert judged.passed == 0
+
+
+def test_a_gap_of_a_file_is_told_once_and_of_what_runs_by_each_rule() -> None:
+    gap = Gap(facts.Identity, "the image decides", Where("compose.yml", 3, 5))
+    declared = evaluate(Target("web", "web", "compose", (), (gap,)))
+    running = evaluate(Target("web", "web", "container", (), (gap,)))
+
+    assert [each.reason for each in declared.unknown] == ["the image decides"]
+    assert sum("the image decides" in each.reason for each in running.unknown) > 3
+
+
+def test_what_is_folded_leaves_its_conditions_and_its_severity() -> None:
+    (bad, *_) = [example.text for example in RULES["privileged"].text.examples if example.bad]
+    masks = '[[Mask]]\npath = "/proc/sys"\nstate = "open"\n'
+
+    (found,) = [each for each in evaluate(recorded.load(bad + masks)).findings if each.rule == "privileged"]
+
+    assert {"PRV-PRIVILEGED", "CAP-SYS_ADMIN", "SEC-SECCOMP", "PROC-UNMASK"} <= set(found.conditions)
+    assert len(found.conditions) == len(set(found.conditions))
+
+
 DECLARED_ONLY = {kind for kind in KINDS if kind.__module__ == facts.Unset.__module__}
 KNOWN = [recorded.load(text) for text in (NORMAL, ROOTLESS, PRIVILEGED, "")] + [
     recorded.load(example.text) for rule in RULES.values() for example in rule.text.examples
