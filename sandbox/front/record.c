@@ -17,14 +17,14 @@ static const char *at;
 
 static int take(char c) { return *at == c ? (at++, 1) : 0; }
 
-/* An escape in a string, as JSON has them; `at` is on the backslash, and then on its last character. */
+/* An escape in a string, as Python writes them; `at` is on the backslash, and then on its last character. */
 static int escape(void) {
     at++;
-    if (!*at || !strchr("\"\\/bfnrtu", *at))
+    if (!*at || !strchr("\"\\bfnrtu", *at))
         return 0;
     if (*at == 'u')
         for (int i = 0; i < 4; i++)
-            if (!*++at || !strchr("0123456789abcdefABCDEF", *at))
+            if (!*++at || !strchr("0123456789abcdef", *at))
                 return 0;
     return 1;
 }
@@ -42,6 +42,18 @@ static int string(struct slice *found, int plain) {
             return 0;
     found->length = (size_t)(at - found->text);
     return take('"');
+}
+
+static int whole_number(unsigned long long *n) {
+    if (*at < '0' || *at > '9' || (*at == '0' && at[1] >= '0' && at[1] <= '9'))
+        return 0;
+    *n = 0;
+    for (; *at >= '0' && *at <= '9'; at++) {
+        if (*n > 1ull << 58)
+            return 0;
+        *n = *n * 10 + (unsigned)(*at - '0');
+    }
+    return *at != '.' && *at != 'e' && *at != 'E';
 }
 
 static int skip(int depth);
@@ -78,22 +90,8 @@ static int skip(int depth) {
         return members(']', 0, depth);
     if (word("true") || word("false") || word("null"))
         return 1;
-    const char *from = at;
-    while (*at >= '0' && *at <= '9')
-        at++;
-    return at > from;
-}
-
-static int whole_number(unsigned long long *n) {
-    if (*at < '0' || *at > '9')
-        return 0;
-    *n = 0;
-    for (; *at >= '0' && *at <= '9'; at++) {
-        if (*n > 1ull << 58)
-            return 0;
-        *n = *n * 10 + (unsigned)(*at - '0');
-    }
-    return *at != '.' && *at != 'e' && *at != 'E';
+    unsigned long long n;
+    return whole_number(&n);
 }
 
 /* Lines CONTROLLERS:DIRECTORY; one that begins with @ names a unit of systemd. */
@@ -124,16 +122,18 @@ static int groups(struct record *r) {
 static int is(struct slice name, const char *word) { return name.length == strlen(word) && !memcmp(name.text, word, name.length); }
 
 /* What each name stands for; one that is there twice says two things, which Python refuses. */
-enum key { PID, START, GROUPS, HOOKS, LISTENER, VERSION, BUNDLE, ROOTFS, CREATED, ANNOTATIONS, KEYS };
+enum key { ID, PID, START, GROUPS, HOOKS, LISTENER, VERSION, BUNDLE, ROOTFS, CREATED, ANNOTATIONS, KEYS };
 
-static const char *const NAMES[KEYS] = {"pid",        "start",  "cgroups", "hooks",   "listener",
-                                        "ociVersion", "bundle", "rootfs",  "created", "annotations"};
+static const char *const NAMES[KEYS] = {"id",         "pid",    "start",  "cgroups", "hooks",      "listener",
+                                        "ociVersion", "bundle", "rootfs", "created", "annotations"};
 
 /* Nothing of a kind: an empty list, false. */
 static int nothing(void) { return word("[]") || word("false"); }
 
 static int value(struct record *r, enum key key) {
-    struct slice *const shown[KEYS] = {[VERSION] = &r->version,
+    struct slice id; /* the directory's name is what counts */
+    struct slice *const shown[KEYS] = {[ID] = &id,
+                                       [VERSION] = &r->version,
                                        [BUNDLE] = &r->bundle,
                                        [ROOTFS] = &r->rootfs,
                                        [CREATED] = &r->created,
