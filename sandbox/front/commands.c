@@ -129,13 +129,20 @@ static int remove_groups(const struct record *r) {
 
 /* ---- the commands ------------------------------------------------------------------------------------------------ */
 
+/* Whether it still is the launcher's program: a killed `start` leaves the socket of what runs. */
+static int waits(const struct record *r) {
+    char path[32], program[64] = "";
+    snprintf(path, sizeof path, "/proc/%d/exe", (int)r->pid);
+    return readlink(path, program, sizeof program - 1) < 0 || !strncmp(program, "/memfd:stockade-init", 20);
+}
+
 static const char *status(int directory, const struct record *r) {
     struct stat s;
     if (!alive(r))
         return "stopped";
     if (frozen(r))
         return "paused";
-    return fstatat(directory, SOCKET, &s, AT_SYMLINK_NOFOLLOW) == 0 ? "created" : "running";
+    return fstatat(directory, SOCKET, &s, AT_SYMLINK_NOFOLLOW) == 0 && waits(r) ? "created" : "running";
 }
 
 int do_start(int directory, const struct record *r, int *connection) {

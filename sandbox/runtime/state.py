@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
 STATE, CONFIG, SOCKET = "state.json", "config.json", "start.sock"
 OCI_VERSION = "1.2.0"
+WAITING = "/memfd:stockade-init"  # launch.Launcher
 
 
 def private(path: str) -> None:
@@ -63,7 +64,14 @@ class Container:
             return STOPPED
         if self._frozen():
             return PAUSED
-        return CREATED if os.path.lexists(f"{self.path}/{SOCKET}") else RUNNING
+        return CREATED if os.path.lexists(f"{self.path}/{SOCKET}") and self._waits() else RUNNING
+
+    def _waits(self) -> bool:
+        """Tell whether it still is the launcher's program: a killed `start` leaves the socket of what runs."""
+        try:
+            return os.readlink(f"/proc/{self.pid}/exe").startswith(WAITING)
+        except OSError:
+            return True  # not ours to look at
 
     def alive(self) -> bool:
         """Tell whether the first process is there, and no later one that has got its pid."""

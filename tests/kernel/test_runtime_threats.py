@@ -340,3 +340,21 @@ def listing(directory: Path) -> list[tuple[str, int, int, str]]:
         one = path.lstat()
         found.append((path.name, one.st_mode, one.st_uid, path.read_text() if path.is_file() else ""))
     return found
+
+
+def test_a_start_that_was_killed_half_way_leaves_no_running_container_that_passes_for_a_created_one(
+    runtime: Runtime, bundle: Callable[..., Path], public_tmp: Path
+) -> None:
+    """Else `delete` without --force ends it."""
+    runtime.ok("create", "--bundle", bundle(), "half")
+    path = public_tmp / "state/half/start.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        connection.connect(str(path))
+        connection.send(b"g")
+        assert connection.recv(1) == b""
+    assert path.exists()
+    assert runtime.status("half") == "running"
+    assert json.loads(runtime.ok("list", "--format", "json"))[0]["status"] == "running"
+    assert "already running" in runtime("start", "half").stderr
+    assert "not stopped" in runtime("delete", "half").stderr
+    runtime.ok("delete", "--force", "half")
