@@ -100,6 +100,10 @@ class Slots:
 
     def new(self, name: str) -> Slot:
         """Give a free slot."""
+        if self.count == plan_mounts.TERMINAL_SLOT:  # and those after it have their meaning
+            raise StockadeError(
+                f"more than {self.count} mounts and devices can't be set up", hint="mount a directory above them"
+            )
         slot = s.Slot(self.count, name)
         self.count += 1
         return slot

@@ -36,13 +36,13 @@ def read_path(path: str, *, limit: int = 1 << 26) -> bytes:
     """Give the whole of a file of procfs or sysfs, whose st_size is 0 and whose reads come in pieces."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
     try:
-        data = piece = os.read(descriptor, _CHUNK)
-        while piece:
-            if len(data) > limit:
+        pieces, size = [], 0
+        while piece := os.read(descriptor, _CHUNK):
+            size += len(piece)
+            if size > limit:
                 raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
-            piece = os.read(descriptor, _CHUNK)
-            data += piece
-        return data
+            pieces.append(piece)
+        return b"".join(pieces)
     except OSError as error:
         if error.filename is None:
             error.filename = path

@@ -22,16 +22,24 @@
 
 enum { MAX_FILTER = 4096 /* BPF_MAXINSNS */, MAX_GROUPS = 65536 /* NGROUPS_MAX */ };
 
+/* To setresuid(2) the largest number means "as it is", which is root; a larger one, cut, is somebody else's. */
+static id_t id(void) {
+    uint64_t n = number();
+    if (n >= (id_t)-1)
+        failed_with(EINVAL);
+    return (id_t)n;
+}
+
 void step_set_ids(void) {
-    uid_t uid = (uid_t)number();
-    gid_t gid = (gid_t)number();
+    uid_t uid = id();
+    gid_t gid = id();
     int set_groups = (int)number(), keep = (int)number();
     static gid_t groups[MAX_GROUPS];
     uint64_t n = number();
     if (n > MAX_GROUPS)
         failed_with(EINVAL);
     for (uint64_t i = 0; i < n; i++)
-        groups[i] = (gid_t)number();
+        groups[i] = id();
     if (keep)
         check(prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0));
     if (set_groups)

@@ -34,6 +34,8 @@ class Invalid(Exception):
 
 _DIGITS = frozenset("0123456789")
 _SYSCTL = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_./:@-")
+#: the one above stands for "leave it as it is", setresuid(2)
+LARGEST_ID = 0xFFFFFFFE
 
 
 def _one_of(field: str, allowed: Sequence[str], *, empty: bool = False) -> Check:
@@ -252,7 +254,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {
     ),
     "Box": (_between("height", 0, 0xFFFF), _between("width", 0, 0xFFFF)),  # struct winsize, ioctl_tty(2)
     "POSIXRlimit": (_one_of("type", names.RLIMITS), _rlimit),
-    "User": (_between("umask", 0, 0o777),),
+    "User": (_between("uid", 0, LARGEST_ID), _between("gid", 0, LARGEST_ID), _between("umask", 0, 0o777)),
     "Root": (_filled("path"),),
     "Mount": (_filled("destination"), _maps),
     "Hook": (_absolute("path"), _between("timeout", 1, 1 << 31)),

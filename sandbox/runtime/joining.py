@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from stockade.sandbox.runtime.state import Container
 
 MAX_PROCESS = 1 << 24
+#: the one above stands for "leave it as it is", setresuid(2)
+LARGEST_ID = 0xFFFFFFFE
 
 
 class Target:
@@ -178,6 +180,8 @@ def _changed(invocation: Invocation, target: Target) -> oci.Process:
     if asked["user"]:
         user = _user(asked["user"])
     if asked["additional-gids"]:
+        if max(asked["additional-gids"]) > LARGEST_ID:
+            raise UsageError(f"--additional-gids {max(asked['additional-gids'])}: expected numbers up to {LARGEST_ID}")
         user = user.replace(additional_gids=user.additional_gids + tuple(asked["additional-gids"]))
     if asked["no-new-privs"]:
         process = process.replace(no_new_privileges=True)
@@ -201,9 +205,18 @@ def _user(text: str) -> oci.User:
     from stockade.sandbox.oci import spec as oci
 
     uid, colon, gid = text.partition(":")
-    if not uid.isdecimal() or (colon and not gid.isdecimal()):
-        raise UsageError(f"--user {text!r}: expected UID[:GID] as numbers", hint="names are for engines to look up")
-    return oci.User(uid=int(uid), gid=int(gid) if colon else 0)
+    ids = (_id(uid), _id(gid) if colon else 0)
+    if min(ids) < 0:
+        raise UsageError(
+            f"--user {text[:64]!r}: expected UID[:GID] as numbers up to {LARGEST_ID}",
+            hint="names are for engines to look up",
+        )
+    return oci.User(uid=ids[0], gid=ids[1])
+
+
+def _id(text: str) -> int:
+    number = int(text) if text.isascii() and text.isdecimal() and len(text) < 11 else -1
+    return number if number <= LARGEST_ID else -1
 
 
 def _capabilities(process: oci.Process, more: tuple[str, ...]) -> oci.LinuxCapabilities | None:

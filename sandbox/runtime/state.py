@@ -25,6 +25,9 @@ CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", 
 STATE, CONFIG, SOCKET = "state.json", "config.json", "start.sock"
 OCI_VERSION = "1.2.0"
 WAITING = "/memfd:stockade-init"  # launch.Launcher
+#: bytes; a configuration has at most as many, and its annotations are most of a state
+MAX_STATE = 1 << 25
+MAX_PID = 1 << 22  # PID_MAX_LIMIT of the kernel
 
 
 def private(path: str) -> None:
@@ -118,7 +121,10 @@ class Container:
 
     def config(self) -> Any:
         """Give the configuration as it was when the container was created, decoded."""
-        return lean_json.loads(procfs.read_path(f"{self.path}/{CONFIG}"), CONFIG)
+        found = lean_json.loads(procfs.read_path(f"{self.path}/{CONFIG}", limit=MAX_STATE), CONFIG)
+        if not isinstance(found, dict):
+            raise StockadeError(f"{self.path}/{CONFIG} is not a configuration", hint="delete the container")
+        return found
 
     def spec(self) -> Spec:
         """Give the configuration as a Spec."""
@@ -246,17 +252,34 @@ def load(root: str, identity: str, *, lock: bool = False) -> Container:
     try:
         if lock:
             container.lock = _locked(container.path)
-        data = procfs.read_path(f"{container.path}/{STATE}")
+        data = procfs.read_path(f"{container.path}/{STATE}", limit=MAX_STATE)
     except (FileNotFoundError, NotADirectoryError):
         if container.lock >= 0:
             return container  # `create` was killed before it wrote anything: `delete --force` removes it
         container.close()
         raise absent(identity) from None
     found = lean_json.loads(data, f"{container.path}/{STATE}")
-    if not isinstance(found, dict):
-        raise StockadeError(f"{container.path}/{STATE} is not a state", hint="remove the container: delete --force")
+    if not _is_state(found):
+        raise StockadeError(
+            f"{container.path}/{STATE} is not a state", hint="end its processes, then remove the directory"
+        )
     container.data = found
     return container
+
+
+def _is_state(found: Any) -> bool:
+    """Tell whether what was read has the types that we write: a damaged file is to be told of in one way."""
+    if not isinstance(found, dict):
+        return False
+    numbers = [found.get(name, 0) for name in ("pid", "start")]
+    words = [found.get(name, []) for name in ("cgroups", "hooks")]
+    return (
+        all(type(number) is int and 0 <= number < 1 << 63 for number in numbers)
+        and numbers[0] <= MAX_PID
+        and all(isinstance(each, list) and all(isinstance(word, str) for word in each) for each in words)
+        and isinstance(found.get("annotations", {}), dict)
+        and isinstance(found.get("last", {}), dict)
+    )
 
 
 def names(root: str) -> list[str]:
