@@ -228,6 +228,8 @@ def test_credentials_are_known_by_name_and_content(tmp_path: Path, name: str, co
         ("app/.env.example", b"DB_PASSWORD=zq8Lr4vB\n"),
         ("usr/lib/python3.11/test/key.pem", PRIVATE),
         ("app/node_modules/tls/test.key", PRIVATE),
+        ("usr/share/app/demo.pfx", b"\x30\x82"),
+        ("srv/public.key", b"-----BEGIN PUBLIC KEY-----"),
     ],
 )
 def test_what_only_looks_like_credentials_is_left_alone(tmp_path: Path, name: str, content: bytes) -> None:
