@@ -29,12 +29,20 @@ def commands(public_tmp: Path) -> Iterator[Commands]:
 
 @pytest.fixture
 def bundle(public_tmp: Path, rootfs: Path) -> Path:
-    return write(public_tmp / "bundle", rootfs, annotations={"a": 'quoted " and \\ and ü'})
+    annotations = {"a": 'quoted " and \\ and ü'}
+    return write(public_tmp / "bundle", rootfs, cgroupsPath=f"/{public_tmp.name}", annotations=annotations)
 
 
-def test_a_whole_life_but_its_beginning_needs_no_python(commands: Commands, bundle: Path) -> None:
+def groups(name: str) -> list[Path]:
+    """Give the control groups of that name at the top of any hierarchy."""
+    top = Path("/sys/fs/cgroup")
+    return [*top.glob(name), *top.glob(f"*/{name}")]
+
+
+def test_a_whole_life_but_its_beginning_needs_no_python(commands: Commands, bundle: Path, public_tmp: Path) -> None:
     commands.whole.ok("create", "--bundle", bundle, "c")
     assert commands.alone.status("c") == "created"
+    assert groups(public_tmp.name)
     commands.alone.ok("start", "c")
     assert commands.alone.status("c") == "running"
     pid = pid_of(commands.alone)
@@ -42,7 +50,7 @@ def test_a_whole_life_but_its_beginning_needs_no_python(commands: Commands, bund
     commands.alone.ok("delete", "--force", "c")
     assert not Path(f"/proc/{pid}/root").exists()
     assert not (commands.root / "c").exists()
-    assert not list(Path("/sys/fs/cgroup").glob("*/c"))
+    assert not groups(public_tmp.name)
     commands.alone.ok("delete", "--force", "c")  # not there: no error
 
 
@@ -79,7 +87,12 @@ def test_a_program_that_cannot_be_executed_is_told_in_pythons_words(
 ) -> None:
     (rootfs / "bin/late").write_text("#!/bin/nowhere\n")
     (rootfs / "bin/late").chmod(0o755)
-    commands.whole.ok("create", "--bundle", write(public_tmp / "late", rootfs, args=("/bin/late",)), "c")
+    commands.whole.ok(
+        "create",
+        "--bundle",
+        write(public_tmp / "late", rootfs, args=("/bin/late",), cgroupsPath=f"/{public_tmp.name}"),
+        "c",
+    )
     log = public_tmp / "log"
     done = commands.whole("--log", str(log), "--log-format", "json", "start", "c")
     assert done.returncode == 1

@@ -31,9 +31,13 @@ signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 print(flush=True)
 raise SystemExit(100 + signal.sigwait(signal.valid_signals()))
 """
-#: a container's process that is killed before it has read the word to go on
+#: a container's process, in the launcher's memory file, that is killed before it has read the word to go on
 DEAF = """
-import select, socket, sys
+import os, select, socket, sys
+if not os.readlink("/proc/self/exe").startswith("/memfd:"):
+    program = os.memfd_create("stockade-init", 0)
+    os.write(program, open("/proc/self/exe", "rb").read())
+    os.execve(program, [sys.executable, "-c", sys.orig_argv[-1]], os.environ)
 listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 listener.bind({path!r})
 listener.listen()
@@ -53,7 +57,7 @@ def commands(public_tmp: Path) -> Iterator[Commands]:
 
 @pytest.fixture
 def bundle(public_tmp: Path, rootfs: Path) -> Path:
-    return write(public_tmp / "bundle", rootfs)
+    return write(public_tmp / "bundle", rootfs, cgroupsPath=f"/{public_tmp.name}")
 
 
 @pytest.mark.parametrize("name", ["TERM", "INT", "HUP", "QUIT", "USR1", "USR2", "CONT", "WINCH"])
@@ -208,7 +212,7 @@ def test_processes_without_a_pid_namespace_are_found_in_their_group_by_python(
 ) -> None:
     kinds = [{"type": kind} for kind in ("mount", "ipc", "uts", "network")]
     args = ("/bin/sh", "-c", "sleep 1000 & echo $! > /child; exec sleep 1000")
-    bundle = write(public_tmp / "bundle", rootfs, args=args, namespaces=kinds)
+    bundle = write(public_tmp / "bundle", rootfs, args=args, namespaces=kinds, cgroupsPath=f"/{public_tmp.name}")
     commands.whole.ok("create", "--bundle", bundle, "c")
     commands.alone.ok("start", "c")
     while not (rootfs / "child").exists() or not (rootfs / "child").read_text().strip():
