@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from stockade.audit.targets import engines, own
 from stockade.audit.targets.engines import Engine
@@ -18,6 +19,9 @@ from stockade.audit.targets.host import HostView
 from stockade.audit.targets.snapshot import Entry, Snapshot, look
 from stockade.errors import StockadeError, UsageError
 from stockade.sandbox.linux import statx
+
+if TYPE_CHECKING:
+    from stockade.audit.targets.api import Engines
 
 _SERVICE = re.compile(r"/(?:system|user|init)(?:[^/\n]*)\.(?:slice|scope)(?:/[^\n]*)?\.service(?:/|$)", re.MULTILINE)
 _SNAP = re.compile(r"/snap\.[^/\n]+\.(?:scope|service)")
@@ -52,6 +56,7 @@ class Finder:
     states: tuple[own.State, ...] = ()
     _roots: dict[int, bool] = field(default_factory=dict)
     _alike: dict[object, list[Entry]] = field(default_factory=dict)
+    _engines: "Engines | None" = None
 
     def containers(self) -> tuple[Group, ...]:
         """Give every container-like group of the host, the oldest first."""
@@ -129,7 +134,20 @@ class Finder:
         engine = engines.of_cgroup(first.cgroup)
         if state and (engine is None or state.engine == "stockade"):
             return Engine(state.engine, state.id), state.name
-        return engine, (own.name_of(engine.name, engine.id, first.ppid) or engine.id[:12]) if engine else ""
+        if engine is None:
+            return None, ""
+        return engine, own.name_of(engine.name, engine.id, first.ppid) or self._told(engine) or engine.id[:12]
+
+    def _told(self, engine: Engine) -> str | None:
+        """Ask the engine itself, which is slow and needed only where it keeps its files elsewhere."""
+        if engine.name not in {"docker", "podman"} or os.geteuid() != 0 or not self.host.trusted:
+            return None
+        if self._engines is None:
+            from stockade.audit.targets import api
+
+            self._engines = api.Engines()
+        name = self._engines.name(engine.name, engine.id)
+        return name if name and own.NAME.fullmatch(name) else None
 
     def process(self, pid: int) -> Group:
         """Give a process with the others of its container. Raises StockadeError when there is none."""

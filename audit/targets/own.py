@@ -18,7 +18,8 @@ from typing import Any
 from stockade.sandbox.linux import calls, namespaces, process
 from stockade.sandbox.linux.statx import AT_FDCWD
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+#: what a container may be called
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _LARGEST = 1 << 22
 
 
@@ -115,7 +116,7 @@ def name_of(engine: str, identity: str, parent: int = 0) -> str | None:
     elif engine in {"podman", "cri-o"} and parent > 1:
         name = _conmon(parent, identity)
     plain = name.lstrip("/") if isinstance(name, str) else ""
-    return plain if _NAME.fullmatch(plain) else None
+    return plain if NAME.fullmatch(plain) else None
 
 
 def _conmon(pid: int, identity: str) -> str | None:
@@ -215,14 +216,14 @@ def load(path: str, uid: int, top: int | None = None) -> dict[str, Any] | None:
 
 def _checked(data: dict[str, Any], path: str, identity: str, uid: int) -> State | None:
     pid, name, bundle = data.get("pid"), data.get("name") or identity[:12], data.get("bundle")
-    if not isinstance(name, str) or not _NAME.fullmatch(name) or not _runs(pid, data.get("startTime"), uid):
+    if not isinstance(name, str) or not NAME.fullmatch(name) or not _runs(pid, data.get("startTime"), uid):
         return None
     return State(identity, name, int(str(pid)), path, data, bundle=bundle if isinstance(bundle, str) else "", uid=uid)
 
 
 def _runtime(data: dict[str, Any], path: str, identity: str, uid: int) -> State | None:
     """Read a state in the words of stockade-runtime, runc or crun: which one wrote it, its content tells."""
-    if not _NAME.fullmatch(identity):
+    if not NAME.fullmatch(identity):
         return None
     if "init_process_pid" in data:
         engine, pid, start = "runc", data.get("init_process_pid"), data.get("init_process_start")
