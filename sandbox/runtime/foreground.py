@@ -11,6 +11,8 @@ from stockade.sandbox.supervise import Signals
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
+
+    from stockade.sandbox.terminal import Raw
 else:
     import _signal  # without the enumerations of `signal`, which cost 4 ms
 
@@ -24,8 +26,11 @@ def become_subreaper() -> None:
     calls.prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
-def follow(child: launch.Child) -> int:
-    """Wait for the end of a child of ours; give the code for the shell: its own, or 128 + the signal."""
+def follow(child: launch.Child, signals: Signals | None = None) -> int:
+    """Wait for the end of a child of ours; give the code for the shell: its own, or 128 + the signal.
+
+    `signals` that were taken over before, so that none is lost which came since.
+    """
     raw = None
     streams: list[relay.Stream] = []
     if child.terminal >= 0:
@@ -38,11 +43,17 @@ def follow(child: launch.Child) -> int:
             relay.Stream(child.terminal, 1, close_source=False, close_target=False),
             relay.Stream(0, child.terminal, close_source=False, close_target=False),
         ]
-    with Signals() as signals:
-        if raw is None:
-            return _serve(child, signals, streams)
-        with raw:
-            return _serve(child, signals, streams)
+    if signals is None:
+        with Signals() as taken:
+            return _follow(child, taken, streams, raw)
+    return _follow(child, signals, streams, raw)
+
+
+def _follow(child: launch.Child, signals: Signals, streams: list[relay.Stream], raw: Raw | None) -> int:
+    if raw is None:
+        return _serve(child, signals, streams)
+    with raw:
+        return _serve(child, signals, streams)
 
 
 def _serve(child: launch.Child, signals: Signals, streams: list[relay.Stream]) -> int:

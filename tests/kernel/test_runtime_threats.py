@@ -358,3 +358,18 @@ def test_a_start_that_was_killed_half_way_leaves_no_running_container_that_passe
     assert "already running" in runtime("start", "half").stderr
     assert "not stopped" in runtime("delete", "half").stderr
     runtime.ok("delete", "--force", "half")
+
+
+def test_a_signal_that_comes_as_soon_as_the_program_runs_is_passed_on(
+    runtime: Runtime, bundle: Callable[..., Path], rootfs: Path, public_tmp: Path
+) -> None:
+    """Else it ends `run` itself, and state and groups stay. While the hook runs nobody follows the program yet."""
+    directory = bundle("/bin/sh", "-c", "trap 'exit 9' TERM; echo > /tmp/up; while :; do sleep 0.05; done")
+    script = f"until [ -e {rootfs}/tmp/up ]; do sleep 0.01; done; kill $PPID"
+    config = json.loads((directory / "config.json").read_text())
+    config["hooks"] = {
+        "poststart": [{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"], "timeout": 20}]
+    }
+    (directory / "config.json").write_text(json.dumps(config))
+    assert runtime("run", "--bundle", directory, "early").returncode == 9
+    assert os.listdir(public_tmp / "state") == []

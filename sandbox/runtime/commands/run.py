@@ -18,13 +18,16 @@ def run(invocation: Invocation) -> int:
         foreground.become_subreaper()
     made = creating.create(invocation, detached=detached)
     try:
-        _start(made)
         if detached:
+            _start(made)
             made.launcher.leave()
             return 0
         from stockade.sandbox.runtime import foreground
+        from stockade.sandbox.supervise import Signals
 
-        code = foreground.follow(made.child)
+        with Signals() as signals:  # from before the program begins: it may get one at once
+            _start(made)
+            code = foreground.follow(made.child, signals)
     except BaseException:
         made.launcher.close()
         ending.delete(made.container, force=True)
