@@ -248,7 +248,8 @@ def _follow(watcher: Watcher, directories: Directories) -> None:
     while True:
         pause = watcher.judge()
         watcher.flush()
-        due = min([last + IDLE, *looks[:1], *([time.monotonic() + pause] if pause is not None else [])])
+        asked: list[float] = [last + IDLE, *looks[:1], *([time.monotonic() + pause] if pause is not None else [])]
+        due = min(asked)
         changed, ended = _wait(watcher, directories, max(0.0, due - time.monotonic()))
         for key in ended:
             watcher.end(key)
