@@ -65,8 +65,8 @@ def _others(pid: int) -> dict[str, str]:
         try:
             theirs = os.readlink(path)
         except FileNotFoundError:
-            if os.path.lexists(f"/proc/self/ns/{name}"):
-                raise
+            if os.path.lexists(f"/proc/self/ns/{name}"):  # it has ended since: a zombie has no namespaces
+                raise StockadeError("cannot exec in a stopped container", hint="create and start it again") from None
             continue  # a kernel without this kind
         if theirs != os.readlink(f"/proc/self/ns/{name}"):
             found[kind] = path
