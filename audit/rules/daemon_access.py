@@ -49,7 +49,7 @@ def engine_on_the_network(listener: DaemonListener) -> Iterator[Outcome]:
     """
     if not listener.address.startswith("tcp://") or listener.tls == "verified":
         return
-    local = listener.address.startswith(("tcp://127.", "tcp://localhost", "tcp://[::1]"))
+    local = listener.address.startswith(("tcp://127.", "tcp://localhost", "tcp://[::1]", "tcp://[::ffff:127."))
     how = "encrypted, from any client" if listener.tls == "encrypted" else "without TLS"
     title = f"{listener.engine} takes orders at {listener.address}, {how}"
     yield Found(

@@ -8,7 +8,7 @@ from stockade.audit import facts
 from stockade.audit.documents.load import Broken, documents
 from stockade.audit.documents.tree import Map
 from stockade.audit.facts import Fact, Gap, Where
-from stockade.audit.targets import configuration
+from stockade.audit.targets import configuration, listening
 from stockade.audit.targets.configuration import Unreadable
 from stockade.audit.targets.snapshot import Snapshot
 from stockade.sandbox.linux import namespaces, process
@@ -141,6 +141,10 @@ def _take(daemon: Daemon, content: Map) -> None:
             daemon.add(name, "", content.at(name))
 
 
+#: Docker's ports for orders; its others (metrics, swarm) take none
+_PORTS = frozenset({2375, 2376})
+
+
 def _listeners(daemon: Daemon) -> Iterator[Fact]:
     verified, encrypted = daemon.last("tlsverify") == "true", daemon.last("tls") == "true"
     tls: Any = "verified" if verified else "encrypted" if encrypted else "none"
@@ -148,3 +152,8 @@ def _listeners(daemon: Daemon) -> Iterator[Fact]:
         if address.startswith("tcp://") or ("://" not in address and not address.startswith(("/", "fd:"))):
             plain = address if "://" in address else f"tcp://{address}"
             yield facts.DaemonListener(where=where, address=plain, engine="docker", tls=tls)
+    told = {address.rpartition(":")[2] for address, _ in daemon.values.get("hosts", ())}
+    for host, port, path in listening.tcp(daemon.pid) if daemon.pid else ():
+        if port in _PORTS and str(port) not in told:
+            address = f"tcp://{host}:{port}"
+            yield facts.DaemonListener(where=Where(path), address=address, engine="docker", tls=tls)
