@@ -135,6 +135,7 @@ class Inflated:
         self.given = 0
         self.buffer = b""
         self.decoder: Any = _decoder(kind)
+        self.errors = _errors(kind)
         self.full = False
 
     def read(self, size: int) -> bytes:
@@ -178,7 +179,7 @@ class Inflated:
             found = self.decoder.decompress(data, CHUNK)
             if self.kind == "gzip":
                 self.waiting = self.decoder.unconsumed_tail
-        except (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError) as error:
+        except self.errors as error:
             raise Refused(f"its {self.kind} data is broken: {str(error)[:80]}") from None
         return bytes(found)
 
@@ -212,10 +213,19 @@ def _decoder(kind: str) -> Any:
         return lzma.LZMADecompressor(memlimit=_DICTIONARY)
     if kind == "bzip2":
         return bz2.BZ2Decompressor()
+    return _zstd().ZstdDecompressor()
+
+
+def _zstd() -> Any:
     try:
-        return import_module("compression.zstd").ZstdDecompressor()
+        return import_module("compression.zstd")  # since Python 3.14
     except ImportError:
         raise Unsupported("it is compressed with zstd, which this Python can't read") from None
+
+
+def _errors(kind: str) -> tuple[type[Exception], ...]:
+    usual = (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError)
+    return (*usual, _zstd().ZstdError) if kind == "zstd" else usual
 
 
 def opened(stream: Stream) -> Stream:

@@ -230,3 +230,14 @@ def test_a_deep_configuration_is_told(tmp_path: Path) -> None:
     deep = b'{"config": ' + b"[" * 5000 + b"]" * 5000 + b"}"
 
     assert any("deep" in each for each in wrong(everything(saved(tmp_path / "a.tar", [], deep))))
+
+
+def test_a_layer_that_this_python_cannot_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise ImportError(name)
+
+    monkeypatch.setattr(streams, "import_module", missing)
+    found = everything(saved(tmp_path / "a.tar", [b"\x28\xb5\x2f\xfd" + bytes(100), GOOD]))
+
+    assert wrong(found) == ["it is compressed with zstd, which this Python can't read"]
+    assert any(isinstance(each, Target) and "/bin/su" in files(each) for each in found)
