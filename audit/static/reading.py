@@ -1,8 +1,8 @@
 """Takes the parts of an object, such as one of Kubernetes or a config.json, by their types.
 
 Whoever takes the object refuses one with a part of another type. Here such a part counts as absent, since nothing that
-it says would hold, and it is remembered to be told. Text that stands for a number or a truth value is taken as meant, so
-that quotes never hide a privilege.
+it says would hold, and it is remembered to be told. Text that stands for a number or a truth value is taken as meant,
+so that quotes never hide a privilege.
 """
 
 import re
