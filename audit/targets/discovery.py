@@ -132,6 +132,8 @@ class Finder:
     def _named(self, first: Entry, state: own.State | None) -> tuple[Engine | None, str]:
         """Give the engine and the container's name: the engine's cgroup says more than the record of its runtime."""
         engine = engines.of_cgroup(first.cgroup)
+        if engine is None and (told := own.started_by(first.ppid)):
+            engine = Engine(*told)  # a user's Podman has no cgroups where none are delegated
         if state and (engine is None or state.engine == "stockade"):
             return Engine(state.engine, state.id), state.name
         if engine is None:

@@ -120,14 +120,26 @@ def name_of(engine: str, identity: str, parent: int = 0) -> str | None:
 
 
 def _conmon(pid: int, identity: str) -> str | None:
+    options = _options_of_conmon(pid)
+    return options.get("-n") if options.get("-c") == identity else None
+
+
+def started_by(parent: int) -> tuple[str, str] | None:
+    """Give engine and id of a container whose first process is conmon's child; what conmon says is its owner's word."""
+    options = _options_of_conmon(parent) if parent > 1 else {}
+    identity = options.get("-c", "")
+    if not re.fullmatch(r"[0-9a-f]{64}", identity):
+        return None
+    return "podman" if options.get("--exit-command", "").endswith("podman") else "cri-o", identity
+
+
+def _options_of_conmon(pid: int) -> dict[str, str]:
     try:
         words = process.cmdline(pid)
     except OSError:
-        return None
-    options = dict(pairwise(words))
-    if not words or words[0].rpartition("/")[2] != "conmon" or options.get("-c") != identity:
-        return None
-    return options.get("-n")
+        return {}
+    # the first of several --exit-command-arg may be such a word, too
+    return dict(reversed(tuple(pairwise(words)))) if words and words[0].rpartition("/")[2] == "conmon" else {}
 
 
 def configuration(engine: str, identity: str, state: State | None) -> tuple[str, dict[str, Any]] | None:

@@ -23,3 +23,16 @@ def test_a_container_of_podman_has_podmans_name_and_id(podman: Podman) -> None:
     runtime = target.one(facts.Runtime)
     assert runtime is not None
     assert (target.name, runtime.engine) == ("audited", "podman")
+
+
+def test_a_users_own_container_has_its_name_and_the_users_namespace(rootless: Podman) -> None:
+    identity = rootless.background("mine")
+
+    (target,) = live.audit_targets([f"container:{identity[:12]}"]).targets
+
+    space, runtime = target.one(facts.UserNamespace), target.one(facts.Runtime)
+    assert space is not None
+    assert runtime is not None
+    assert (target.name, runtime.engine) == ("mine", "podman")
+    assert rootless.user is not None
+    assert (space.initial, space.owner_uid) == (False, rootless.user.pw_uid)
