@@ -20,8 +20,20 @@ def home(path: str) -> str:
     return above if access(above + "/stockade/errors.py", 4) else above.rsplit("/", 1)[0]
 
 
+def fill_standard_streams() -> None:
+    """Open /dev/null for those that are closed, before any file of ours gets the number and becomes a container's."""
+    from posix import O_RDWR, fstat, open
+
+    for descriptor in (0, 1, 2):
+        try:
+            fstat(descriptor)
+        except OSError:
+            open("/dev/null", O_RDWR)  # open(2) gives the lowest
+
+
 if __name__ == "__main__":
     gc.disable()  # modules are made to stay: looking for garbage among them takes a millisecond
+    fill_standard_streams()
     sys.path.insert(0, home(__file__))
     from stockade.sandbox.runtime import modules
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stockade.sandbox.runtime import state
+from stockade.sandbox.runtime import boot, state
 from tests.kernel.bundles import Runtime, write
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.kernel
 NULL = subprocess.DEVNULL
+BOOT = Path(boot.__file__)
 #: what Docker gives, and CAP_SYS_PTRACE
 PTRACE = {
     name: [f"CAP_{word}" for word in ("CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID", "SYS_PTRACE")]
@@ -373,3 +374,17 @@ def test_a_signal_that_comes_as_soon_as_the_program_runs_is_passed_on(
     (directory / "config.json").write_text(json.dumps(config))
     assert runtime("run", "--bundle", directory, "early").returncode == 9
     assert os.listdir(public_tmp / "state") == []
+
+
+@pytest.mark.parametrize("closed", ["<&-", "<&- >&-", "<&- >&- 2>&-"])
+def test_a_closed_standard_stream_is_the_null_device_and_no_file_of_the_runtime(
+    runtime: Runtime, bundle: Callable[..., Path], rootfs: Path, closed: str
+) -> None:
+    directory = bundle("/bin/sh", "-c", "for n in 0 1 2; do readlink /proc/self/fd/$n >> /tmp/streams; done")
+    for command in (runtime.command, [sys.executable, "-I", "-S", str(BOOT), *runtime.command[1:]]):
+        (rootfs / "tmp/streams").write_text("")
+        shell = f'exec "$@" run --bundle {directory} closed {closed}'
+        subprocess.run(["/bin/sh", "-c", shell, "sh", *command], check=True, stderr=NULL, timeout=60)
+        streams = (rootfs / "tmp/streams").read_text().split()
+        assert streams[:1] == ["/dev/null"]
+        assert not any("stockade" in stream or ".py" in stream for stream in streams)
