@@ -65,7 +65,9 @@ def running(snapshot: Snapshot, *names: str) -> Iterator[tuple[int, int, tuple[s
         try:
             arguments = process.cmdline(entry.pid)
             if arguments and arguments[0].rpartition("/")[2] in names:
-                yield entry.pid, process.status(entry.pid).uids[1], arguments
+                status = process.status(entry.pid)
+                if len(status.pids) == 1:  # NSpid says so also to whom the namespaces aren't shown
+                    yield entry.pid, status.uids[1], arguments
         except OSError:
             continue
 
@@ -101,6 +103,9 @@ def docker(snapshot: Snapshot, file: str = _FILE) -> Iterator[Fact | Gap]:
                 rootless=daemon.rootless,
             )
         yield from _listeners(daemon)
+        if daemon.pid and not listening.visible(daemon.pid):
+            reason = f"on which sockets the daemon (pid {daemon.pid}) listens is shown to root alone"
+            yield Gap(facts.DaemonListener, reason, daemon.where)
 
 
 def _daemons(snapshot: Snapshot, file: str) -> Iterator[Daemon | Gap]:

@@ -26,6 +26,17 @@ def tcp(pid: int) -> Iterator[tuple[str, int, str]]:
                 yield _address(host), int(port, 16), path
 
 
+def visible(pid: int) -> bool:
+    """Say whether the descriptors of a process may be read."""
+    try:
+        os.listdir(f"/proc/{pid}/fd")
+    except PermissionError:
+        return False
+    except OSError:
+        pass  # it has ended, and listens no more
+    return True
+
+
 def _sockets(pid: int) -> Iterator[str]:
     try:
         names = os.listdir(f"/proc/{pid}/fd")

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +17,6 @@ from stockade.audit.targets.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.kernel
 CODE = """
@@ -53,6 +53,22 @@ def test_a_daemon_listens_where_the_kernel_says_though_its_arguments_do_not(dock
     assert listeners.keys() == {"tcp://0.0.0.0:2375", "tcp://[::]:2376"}
     assert listeners["tcp://0.0.0.0:2375"].where.path == f"/proc/{dockerd}/net/tcp"
     assert listeners["tcp://[::]:2376"].tls == "none"
+
+
+def test_without_a_look_at_namespaces_an_engine_in_a_container_is_not_the_hosts(tmp_path: Path) -> None:
+    inner = 'exec -a /usr/bin/dockerd "$@"'
+    words = ["unshare", "--pid", "--fork", "--kill-child", "bash", "-c", inner, "-", sys.executable, "-c", CODE]
+    with subprocess.Popen(["unshare", "--net", *words], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        entry = snapshot.look(int(children[0]))
+        assert entry is not None
+        entry.inodes.clear()  # as for a user who may not see them
+        known = list(daemon.docker(Snapshot({entry.pid: entry}, ()), str(tmp_path / "daemon.json")))
+        process.kill()
+
+    assert known == []
 
 
 def test_an_engines_socket_is_told_with_its_mode_and_the_members_of_its_group() -> None:
