@@ -14,7 +14,7 @@ from stockade.sandbox.runtime import state
 from tests.kernel.bundles import RUNTIME, Runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
     from pathlib import Path
 
 NEEDS_PYTHON = "its Python can't be found"
@@ -50,7 +50,7 @@ def in_any_moment(text: str) -> str:
 
 
 @contextmanager
-def process(program: str) -> Iterator[subprocess.Popen[str]]:
+def process(program: str) -> Generator[subprocess.Popen[str]]:
     """Run a Python program that says it is ready by a line."""
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
