@@ -131,14 +131,15 @@ def _read_only(spec: Mapping[str, Any], mounts: Iterable[Fact], where: Where) ->
     # of several mounts on one place the last is seen
     wanted = {"/": _object(spec.get("root")).get("readonly") is True}
     for each in listed if isinstance(listed, list) else ():
-        if isinstance(each, dict) and isinstance(each.get("destination"), str):
+        # "cgroup" on v1 is a tmpfs with the hierarchies in it, and read-only concerns those (runc leaves the tmpfs so)
+        if isinstance(each, dict) and isinstance(each.get("destination"), str) and each.get("type") != "cgroup":
             options = _texts(each.get("options"))
             wanted[posixpath.normpath(each["destination"])] = "ro" in options and "rw" not in options
     for fact in mounts:
         if isinstance(fact, facts.Mount) and wanted.get(fact.destination):
-            yield _declared(
-                where, f"mounts.{fact.destination}", "read-only", "writable" if fact.writable else "read-only"
-            )
+            writable = fact.writable and "ro" not in fact.super_options
+            effective = "writable" if writable else "read-only"
+            yield _declared(where, f"mounts.{fact.destination}", "read-only", effective)
 
 
 def _positive(value: Any) -> int | None:
