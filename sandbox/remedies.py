@@ -137,6 +137,10 @@ def step_name(step: Step) -> str:
     return names.get(type(step), "")
 
 
+#: a container in a container
+NO_PROCFS = (
+    "and a procfs of one's own may not be mounted: start the outer container with --security-opt systempaths=unconfined"
+)
 TABLE: tuple[tuple[type[Step] | tuple[type[Step], ...], int, str], ...] = (
     (s.Open, errno.ENOENT, "the path must exist on the host"),
     (s.Open, errno.EACCES, "the user who starts the container must be able to reach the path"),
@@ -197,8 +201,8 @@ TABLE: tuple[tuple[type[Step] | tuple[type[Step], ...], int, str], ...] = (
     (s.IoPriority, errno.EPERM, "the real-time class needs CAP_SYS_ADMIN or CAP_SYS_NICE of the host"),
     (s.Affinity, errno.EINVAL, "none of these processors is one that the process may run on: see cpuset(7)"),
     (s.HostProc, errno.ENODEV, "what is mounted on /proc here is not a procfs"),
-    (s.Sysctl, errno.EROFS, "/proc/sys is read-only here, and no procfs of one's own may be mounted"),
-    (s.Sysctl, errno.EXDEV, "something is mounted over /proc/sys here, and no procfs of one's own may be mounted"),
+    (s.Sysctl, errno.EROFS, f"/proc/sys is read-only here, {NO_PROCFS}"),
+    (s.Sysctl, errno.EXDEV, f"something is mounted over /proc/sys here, {NO_PROCFS}"),
     (s.Sysctl, errno.EINVAL, "the kernel does not take this value for the sysctl"),
     (s.TimeOffsets, errno.EINVAL, "this kernel has no time namespaces"),
     (s.TimeOffsets, errno.ERANGE, "an offset would make the clock negative or too large"),

@@ -122,16 +122,6 @@ int outside_step(uint32_t op, pid_t pid) {
 /* ---- procfs ----------------------------------------------------------------------------------------------------- */
 
 /* The host's own, opened before any other mount namespace is entered; its root, and not a directory bound over /proc. */
-void step_host_proc(void) {
-    struct stat s;
-    int to = slot_number(), fd = check(open("/proc", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-    check(on_procfs(fd));
-    check(fstat(fd, &s));
-    if (s.st_ino != PROC_ROOT_INODE)
-        failed_with(ENODEV);
-    put(to, fd);
-}
-
 /* A file of that procfs itself, never of something that is mounted over a part of it. "self" is a link, and no magic one. */
 static int open_procfs(int proc, const char *path, uint64_t flags) {
     struct open_how how = {
@@ -142,6 +132,34 @@ static int open_procfs(int proc, const char *path, uint64_t flags) {
         return errno = ENODEV, -1;
     }
     return fd;
+}
+
+/* A procfs of our own, in no tree of mounts. It can be had only where one is wholly visible already, as for any mount of it. */
+static int fresh_procfs(void) {
+    int fs = (int)syscall(SYS_fsopen, "proc", FSOPEN_CLOEXEC), fd = -1;
+    if (fs >= 0 && syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) == 0)
+        fd = (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, 0);
+    if (fs >= 0)
+        close(fs);
+    return fd;
+}
+
+void step_host_proc(void) {
+    struct stat s;
+    int to = slot_number(), fd = check(open("/proc", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    check(on_procfs(fd));
+    check(fstat(fd, &s));
+    if (s.st_ino != PROC_ROOT_INODE)
+        failed_with(ENODEV);
+    /* In a container /proc/sys is covered by a read-only copy of itself, for its own namespaces' files as well. */
+    int sys = open_procfs(fd, "sys", O_PATH), own = sys < 0 ? fresh_procfs() : -1;
+    if (sys >= 0)
+        close(sys);
+    if (own >= 0) {
+        close(fd);
+        fd = own;
+    }
+    put(to, fd);
 }
 
 static void write_all(int fd, const char *value, uint64_t n) {

@@ -390,8 +390,8 @@ WHOLE_PROC = ("--security-opt", "systempaths=unconfined")
     [
         ((), ("step 1 of", "seccomp=unconfined")),
         (UNCONFINED, ("map uids", "--cap-add SETFCAP")),
-        ((*UNCONFINED, "--cap-add", "SETFCAP"), ("make a proc", "systempaths=unconfined")),
-        ((*UNCONFINED, "--user", "1000"), ("make a proc", "systempaths=unconfined")),
+        ((*UNCONFINED, "--cap-add", "SETFCAP"), ("a proc", "systempaths=unconfined")),
+        ((*UNCONFINED, "--user", "1000"), ("a proc", "systempaths=unconfined")),
         ((*UNCONFINED, *WHOLE_PROC, "--cap-add", "SETFCAP"), ()),
         ((*UNCONFINED, *WHOLE_PROC, "--user", "1000"), ()),
         (("--mode", "privileged"), ()),

@@ -298,4 +298,5 @@ def test_cve_2020_15257_no_socket_of_the_runtime_is_reached(ways: Ways, mode: st
     done = ways.run(mode, ["cat", "/proc/net/unix"], ("--network", "host"))
 
     assert done.returncode == 0, done.stderr
-    assert "stockade" not in done.stdout
+    # a name that begins with @ needs no file system to be reached; the others are files below /run, or of other tests
+    assert not [line for line in done.stdout.splitlines() if "@" in line and "stockade" in line]
