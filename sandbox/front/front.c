@@ -179,7 +179,9 @@ int main(int argc, char **argv) {
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) < 0)
             return 1;
     int code = understood(argv, &q) ? done(&q, &connection) : -1;
-    if (code < 0)
-        become_python(argv, connection);
-    return code;
+    if (code >= 0)
+        return code;
+    if (q.command && (!strcmp(q.command, "create") || !strcmp(q.command, "run") || !strcmp(q.command, "exec")))
+        warm_groups();
+    become_python(argv, connection);
 }

@@ -46,4 +46,7 @@ int do_delete(int root, int directory, const struct record *r, const struct requ
 /* Replace this process by the Python command, which finds the answer of a process that failed to start on `connection`. */
 _Noreturn void become_python(char **argv, int connection);
 
+/* Wait in another process for what putting a process into control groups would have to wait for. */
+void warm_groups(void);
+
 #endif

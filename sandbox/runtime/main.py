@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 #: modules of commands whose name is a word of Python or of its library
 _RENAMED = {"exec": "exec_", "list": "list_", "help": "help_"}
-#: who put a process into control groups
-_PLACING = ("create", "run", "exec")
 #: whose exit code is the program's own unless they detach
 _FOREGROUND = ("run", "exec")
 
@@ -74,34 +72,10 @@ def _guarded(words: list[str]) -> int:
 
 def dispatch(invocation: Invocation) -> int:
     """Run a command; its module is imported only now."""
-    if invocation.command in _PLACING:
-        from _thread import start_new_thread
-
-        start_new_thread(_warm_cgroups, ())
     name = _RENAMED.get(invocation.command, invocation.command)
     module = __import__(f"stockade.sandbox.runtime.commands.{name}", fromlist=("run",))
     code: int = module.run(invocation)
     return code
-
-
-def _warm_cgroups() -> None:
-    """Have the kernel go through a grace period now that the first move of a process to a cgroup of v1 waits for.
-
-    cgroup_threadgroup_rwsem is a percpu_rw_semaphore: its first writer after a pause waits for RCU, some 10 ms in which
-    modules can be imported and the bundle be read. The move is from this process's group to the same group: none.
-    """
-    try:
-        with open("/proc/self/cgroup", "rb") as file:
-            places = [line.rstrip(b"\n").split(b":", 2) for line in file]
-        for _, controllers, path in places:
-            if controllers == b"freezer" and b".." not in path:
-                procs = os.open(b"/sys/fs/cgroup/freezer" + path + b"/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
-                try:
-                    os.write(procs, b"0")
-                finally:
-                    os.close(procs)
-    except OSError:
-        pass  # no cgroup v1, or none of ours to write: then there is nothing to be quicker about
 
 
 def _failed(error: Exception, invocation: Invocation | None) -> int:
