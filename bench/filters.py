@@ -9,7 +9,7 @@ from typing import Any
 from bench import description, processes
 from bench.measure import Subject, Table, interleave
 from stockade.sandbox import filters, filters_libseccomp, filters_libseccomp_worker
-from stockade.sandbox.filters_libseccomp_worker import seccomp  # type: ignore[attr-defined]
+from stockade.sandbox.filters_libseccomp_worker import seccomp  # type: ignore[attr-defined] # the stubs leave it out
 from stockade.sandbox.plan_identity import process_of
 
 

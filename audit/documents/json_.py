@@ -5,7 +5,7 @@ YAML's reader takes most JSON too, but neither escaped surrogate pairs nor long 
 
 import re
 from collections.abc import Callable
-from json.decoder import JSONDecodeError, scanstring  # type: ignore[attr-defined]
+from json.decoder import JSONDecodeError, scanstring  # type: ignore[attr-defined] # the stubs leave it out
 from typing import Any
 
 from stockade.audit.documents.tree import Map, Seq, pack

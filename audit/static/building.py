@@ -272,7 +272,7 @@ def apparmor(where: Where, profile: str | None) -> Fact:
         return unset(where, "apparmor")
     word = profile.strip()
     mode = "unconfined" if word.lower() == "unconfined" else "enforce"
-    return facts.LsmLabel(where=where, module="apparmor", label=word, mode=mode)  # type: ignore[arg-type]
+    return facts.LsmLabel(where=where, module="apparmor", label=word, mode=mode)  # type: ignore[arg-type] # a Literal
 
 
 def selinux(where: Where, *, user: str = "", role: str = "", type_: str = "", level: str = "") -> facts.LsmLabel:
@@ -353,7 +353,7 @@ def masks(where: Where, *, unmasked: bool | Iterable[str] = False) -> Iterator[f
         for path in paths:
             opened = unmasked is True or any(within(path, normal(each)) for each in named)
             shown = "open" if opened else state
-            yield facts.Mask(where=where, path=path, state=shown, declared=shown)  # type: ignore[arg-type]
+            yield facts.Mask(where=where, path=path, state=shown, declared=shown)  # type: ignore[arg-type] # a Literal
 
 
 def image(where: Where, reference: str, *, local: bool = False) -> facts.Image:

@@ -107,7 +107,7 @@ def _masks(host: Map, reader: Reader) -> Iterator[Fact]:
         listed = [normal(path) for path, _ in reader.texts(host, key)]
         for path in dict.fromkeys((*paths, *listed)):
             shown = state if any(within(path, each) for each in listed) else "open"
-            yield facts.Mask(where=host.at(key), path=path, state=shown, declared=shown)  # type: ignore[arg-type]
+            yield facts.Mask(where=host.at(key), path=path, state=shown, declared=shown)  # type: ignore[arg-type] # a Literal
 
 
 def _profile(host: Map, reader: Reader, found: Target) -> Iterator[Fact | Gap]:

@@ -225,7 +225,7 @@ class _Shared:
 
     def load(self, data: bytes) -> Outcome:
         """Give the outcome that `dump` wrote; trusted, since a process of ours wrote it."""
-        unpickler = pickle.Unpickler(io.BytesIO(data))  # noqa: S301
+        unpickler = pickle.Unpickler(io.BytesIO(data))  # noqa: S301 - from our own workers
         unpickler.memo = self.reader.memo
         outcome: Outcome = unpickler.load()
         return replace(outcome, judged=tuple([self._slim(one) for one in outcome.judged]))

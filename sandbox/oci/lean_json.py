@@ -91,7 +91,7 @@ def dumps(value: object, indent: int = 0) -> str:
     """
     if indent:
         return _indented(value, " " * indent, "\n")
-    if _c is None:  # pragma: no cover
+    if _c is None:  # pragma: no cover - as above
         import json
 
         return json.dumps(value, allow_nan=False, separators=(",", ":"))
@@ -113,7 +113,7 @@ def _scan(text: str) -> tuple[object, int]:
     if not _scanner:
         if _c is not None:
             _scanner.append(_c.make_scanner(_Context))
-        else:  # pragma: no cover
+        else:  # pragma: no cover - as above
             _scanner.append(_plain_scanner())
     return _scanner[0](text, len(text) - len(text.lstrip(_SPACE)))
 

@@ -234,4 +234,4 @@ def _strings(data: object) -> tuple[str, ...]:
             text = "\0"
         if text.isascii() and "\0" not in text:
             return tuple(data)
-    return _list(_string, data)  # type: ignore[return-value]
+    return _list(_string, data)  # type: ignore[return-value] # a list of strings

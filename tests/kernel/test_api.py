@@ -40,7 +40,7 @@ def sandbox() -> Iterator[Sandbox]:
 
 
 def shell(sandbox: Sandbox, script: str, **options: object) -> api.Result:
-    return sandbox.run(["sh", "-c", script], **options)  # type: ignore[arg-type]
+    return sandbox.run(["sh", "-c", script], **options)  # type: ignore[arg-type] # a word of its Literal
 
 
 def launcher() -> int:

@@ -229,7 +229,7 @@ def test_a_user_without_privilege_is_told_why_v1_holds_no_limit(unprivileged: ob
     out, into = os.pipe()
     pid = os.fork()
     if pid == 0:
-        os.setuid(unprivileged.pw_uid)  # type: ignore[attr-defined]
+        os.setuid(unprivileged.pw_uid)  # type: ignore[attr-defined] # the stubs leave it out
         try:
             cgroups.create("stockade/test-user", LinuxResources(pids=LinuxPids(8)))
         except StockadeError as error:

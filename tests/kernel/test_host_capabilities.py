@@ -49,7 +49,7 @@ def test_the_sets_after_execve_are_the_promised_ones(
     options: list[str],
     expected: tuple[str, ...],
     userns: str,
-    no_new_privileges: bool,  # noqa: FBT001
+    no_new_privileges: bool,  # noqa: FBT001 - a truth of the file
 ) -> None:
     found = sets(stockade, "--userns", userns, *([] if no_new_privileges else [NNP_OFF]), *options)
 

@@ -115,7 +115,7 @@ def test_a_limit_that_is_so_already_needs_no_privilege(launcher: launch.Launcher
 def test_a_limit_that_cannot_be_had_is_named_with_value_and_remedy(
     rootfs: Path,
     forked: Callable[[Callable[[], Any]], Any],
-    user: bool,  # noqa: FBT001
+    user: bool,  # noqa: FBT001 - a truth of the file
 ) -> None:
     def refused() -> StockadeError:
         calls.prctl(PR_CAPBSET_DROP, capabilities.number("CAP_SYS_RESOURCE"))  # gone for the launcher after its execve

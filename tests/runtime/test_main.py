@@ -51,7 +51,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Failing:
             raise error
 
         module = types.ModuleType("failing")
-        module.run = run  # type: ignore[attr-defined]
+        module.run = run  # type: ignore[attr-defined] # the stubs leave it out
         for name in ("create", "run", "exec_", "state"):
             monkeypatch.setitem(sys.modules, f"stockade.sandbox.runtime.commands.{name}", module)
 

@@ -18,7 +18,7 @@ def a_spec(**process: object) -> oci.Spec:
     sets = oci.LinuxCapabilities(bounding=CAPABILITIES, permitted=CAPABILITIES, effective=CAPABILITIES)
     given = {"cwd": "/work", "args": ("prog",), "env": ("PATH=/a:/b",), "capabilities": sets, "no_new_privileges": True}
     return oci.Spec(
-        process=oci.Process(**(given | process)),  # type: ignore[arg-type]
+        process=oci.Process(**(given | process)),  # type: ignore[arg-type] # a word of its Literal
         root=oci.Root("/srv/root", readonly=True),
         hostname="box",
         mounts=(

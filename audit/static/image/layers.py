@@ -88,7 +88,7 @@ def _plain(name: str) -> str | None:
 
 def _file(where: Where, path: str, kind: str, detail: str, layer: str) -> ImageFile:
     shown = path if path.startswith("/") else f"/{path}"
-    return ImageFile(where=where, path=shown, kind=kind, detail=detail, layer=layer)  # type: ignore[arg-type]
+    return ImageFile(where=where, path=shown, kind=kind, detail=detail, layer=layer)  # type: ignore[arg-type] # a Literal
 
 
 def _entry(entry: tar.Entry, plain: str, where: Where, layer: str, places: Collection[str]) -> list[ImageFile]:

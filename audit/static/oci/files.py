@@ -33,7 +33,7 @@ def root(config: Map, linux: Map, path: str, reader: Reader) -> Iterator[Fact | 
         host_path=_on_host(reader.text(section, "path") or "rootfs", path),
         writable=not read_only,
         options=("ro",) if read_only else ("rw",),
-        propagation=shown,  # type: ignore[arg-type]
+        propagation=shown,  # type: ignore[arg-type] # a word of its Literal
     )
 
 
@@ -84,7 +84,7 @@ def _bind(entry: Map, destination: str, source: str, options: tuple[str, ...]) -
 
 def _propagation(options: tuple[str, ...]) -> facts.Propagation | None:
     found = [option.removeprefix("r") for option in options if option.removeprefix("r") in _PROPAGATIONS]
-    return found[-1] if found else None  # type: ignore[return-value]
+    return found[-1] if found else None  # type: ignore[return-value] # of the one kind asked for
 
 
 def masks(config: Map, linux: Map, reader: Reader) -> Iterator[Fact | Gap]:
@@ -100,10 +100,10 @@ def masks(config: Map, linux: Map, reader: Reader) -> Iterator[Fact | Gap]:
             continue  # nothing is there
         state = _state(path, by_path, mounted)
         key = "maskedPaths" if path in building.MASKED or state == "masked" else "readonlyPaths"
-        yield facts.Mask(where=linux.at(key), path=path, state=state, declared=state)  # type: ignore[arg-type]
+        yield facts.Mask(where=linux.at(key), path=path, state=state, declared=state)  # type: ignore[arg-type] # a Literal
     if "/sys" in mounted:
         shown = "read-only" if mounted["/sys"] else "open"
-        yield facts.Mask(where=config.at("mounts"), path="/sys", state=shown, declared=shown)  # type: ignore[arg-type]
+        yield facts.Mask(where=config.at("mounts"), path="/sys", state=shown, declared=shown)  # type: ignore[arg-type] # a Literal
 
 
 def _mounted(config: Map) -> dict[str, bool]:

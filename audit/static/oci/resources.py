@@ -28,7 +28,7 @@ def devices(linux: Map, reader: Reader) -> Iterator[Fact | Gap]:
         yield facts.DeviceNode(
             where=entry.at("path"),
             path=path,
-            kind=kind,  # type: ignore[arg-type]
+            kind=kind,  # type: ignore[arg-type] # a word of its Literal
             major=_number(entry, "major", reader),
             minor=_number(entry, "minor", reader),
             usable=True,
@@ -59,7 +59,7 @@ def _policy(linux: Map, reader: Reader) -> Fact | Gap:
             rules[rule] = None
         else:
             rules.pop(rule, None)
-    return facts.DevicePolicy(where=where, default=default, rules=tuple(rules))  # type: ignore[arg-type]
+    return facts.DevicePolicy(where=where, default=default, rules=tuple(rules))  # type: ignore[arg-type] # a Literal
 
 
 def _rule(entry: Map, reader: Reader) -> tuple[bool, str, bool]:
@@ -86,7 +86,7 @@ def limits(linux: Map, process: Map | None, reader: Reader) -> Iterator[Fact | G
         if value is None and _FILES.get(name, "") in unified:
             value, where = _count(unified.text(_FILES[name])), unified.at(_FILES[name])
         value = None if value is None or value <= 0 or value >= 1 << 62 else value
-        yield building.limit(where, name, value)  # type: ignore[arg-type]
+        yield building.limit(where, name, value)  # type: ignore[arg-type] # a word of its Literal
         if value is None and name != "swap":
             yield building.unset(where, name)
     yield from _cpu(resources, unified, reader)

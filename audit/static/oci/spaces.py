@@ -44,7 +44,7 @@ def namespaces(linux: Map, users: Users, reader: Reader) -> list[Fact | Gap]:
     return found
 
 
-def _one(kind: NamespaceKind, listed: bool, path: str | None, where: Where) -> facts.Namespace:  # noqa: FBT001
+def _one(kind: NamespaceKind, listed: bool, path: str | None, where: Where) -> facts.Namespace:  # noqa: FBT001 - as read
     if path is None:
         return facts.Namespace(where=where, kind=kind, host=not listed)
     if _HOSTS.search(path):

@@ -180,7 +180,7 @@ def test_links_that_lead_out_or_to_where_runtimes_mount_are_found(
     tmp_path: Path,
     name: str,
     to: str,
-    hard: bool,  # noqa: FBT001
+    hard: bool,  # noqa: FBT001 - a truth of the file
     kind: str | None,
 ) -> None:
     found = image(saved(tmp_path / "a.tar", [layer(link(name, to, hard=hard))]))
@@ -257,7 +257,7 @@ def test_accounts_without_a_password_are_found(tmp_path: Path) -> None:
 def test_what_a_later_layer_takes_away_is_still_told(
     tmp_path: Path,
     later: object,
-    turned: bool,  # noqa: FBT001
+    turned: bool,  # noqa: FBT001 - a truth of the file
 ) -> None:
     first, second = layer(file("root/.ssh/id_rsa", PRIVATE)), layer(later)  # type: ignore[arg-type]
     names = ["0/layer.tar", "1/layer.tar"]
