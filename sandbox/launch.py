@@ -257,7 +257,6 @@ class Pending:
         self.namespaces: list[int] = []
         self.said = b""
         self.last: tuple[Step, ...] = ()
-        self.cloned: Callable[[int], None] | None = None
         self.held: Callable[[int], None] | None = None
         self.listener: Callable[[int, int], None] | None = None
         self.listener_number = -1
@@ -416,14 +415,11 @@ class Pending:
             from stockade.sandbox.remedies import failure
 
             raise failure(self.plan.steps + self.last, step, error, self.said)
-        if kind == CLONED:
-            if self.cloned is not None:
-                self.cloned(self.pid)
-            if self.plan.external_maps:
-                from stockade.sandbox.external_maps import write_maps
+        if kind == CLONED and self.plan.external_maps:
+            from stockade.sandbox.external_maps import write_maps
 
-                write_maps(self.pid, self.plan)
-                self.socket.send(b"g")
+            write_maps(self.pid, self.plan)
+            self.socket.send(b"g")
         elif kind == HELD:
             if self.held is not None:
                 self.held(self.pid)

@@ -208,6 +208,7 @@ def bind(
 
 def _propagation(word: str | None) -> facts.Propagation | None:
     plain_ = (word or "").removeprefix("r")
+    # mypy does not narrow text by a set
     return plain_ if plain_ in {"private", "shared", "slave", "unbindable"} else None  # type: ignore[return-value]
 
 

@@ -8,10 +8,14 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import pytest
+
+from stockade import StockadeError
 from stockade.sandbox import inputs, launch
-from stockade.sandbox.linux import calls
+from stockade.sandbox.linux import calls, mountinfo
 from stockade.sandbox.oci.read import read_spec
 from stockade.sandbox.plan import Options, plan
+from tests.kernel import arena
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +28,7 @@ ALL = [
     f"CAP_{name}"
     for name in ("CHOWN", "DAC_OVERRIDE", "FOWNER", "MKNOD", "NET_ADMIN", "SETGID", "SETUID", "SYS_ADMIN", "SYS_CHROOT")
 ]
+SHOW = "cat /proc/self/mountinfo"
 #: the mounts of `runc spec`, without cgroups
 MOUNTS: tuple[dict[str, Any], ...] = (
     {"destination": "/proc", "type": "proc", "source": "proc"},
@@ -134,3 +139,28 @@ def as_namespace_root(function: Callable[[], T]) -> T:
     if not succeeded:
         raise result
     return result  # type: ignore[no-any-return]
+
+
+def refusal(document: dict[str, Any], **options: Any) -> str:
+    """Give what is said, with the remedy, of a Spec that is refused."""
+    with pytest.raises(StockadeError) as failed:
+        run(document, **options)
+    return f"{failed.value}; {failed.value.hint}"
+
+
+def inside(done: Done) -> dict[str, mountinfo.Mount]:
+    """Give the mounts that the container saw by their mount point; of several the last."""
+    assert done.code == 0, done.err
+    return {mount.mount_point: mount for mount in mountinfo.parse(done.out)}
+
+
+def bind(source: Path | str, destination: str, *options: str) -> dict[str, Any]:
+    return {"destination": destination, "type": "bind", "source": str(source), "options": list(options)}
+
+
+def tmpfs(destination: str, *options: str) -> dict[str, Any]:
+    return {"destination": destination, "type": "tmpfs", "source": "tmpfs", "options": list(options)}
+
+
+def in_arena(function: Callable[[], Any]) -> Any:
+    return arena.run(function)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from stockade import StockadeError
-from stockade.sandbox.linux import mountinfo
 from tests.kernel import arena, oci_runs
-from tests.kernel.oci_runs import config, run, user_namespace
+from tests.kernel.oci_runs import SHOW, bind, config, in_arena, inside, refusal, run, tmpfs, user_namespace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 pytestmark = pytest.mark.kernel
-
-SHOW = "cat /proc/self/mountinfo"
 
 
 @pytest.fixture
@@ -26,31 +22,6 @@ def rootfs(rootfs: Path) -> Path:
     for name in ("data", "mnt"):
         (rootfs / name).mkdir()
     return rootfs
-
-
-def refusal(document: dict[str, Any], **options: Any) -> str:
-    """Give what is said, with the remedy, of a Spec that is refused."""
-    with pytest.raises(StockadeError) as failed:
-        run(document, **options)
-    return f"{failed.value}; {failed.value.hint}"
-
-
-def inside(done: oci_runs.Done) -> dict[str, mountinfo.Mount]:
-    """Give the mounts that the container saw by their mount point; of several the last."""
-    assert done.code == 0, done.err
-    return {mount.mount_point: mount for mount in mountinfo.parse(done.out)}
-
-
-def bind(source: Path | str, destination: str, *options: str) -> dict[str, Any]:
-    return {"destination": destination, "type": "bind", "source": str(source), "options": list(options)}
-
-
-def tmpfs(destination: str, *options: str) -> dict[str, Any]:
-    return {"destination": destination, "type": "tmpfs", "source": "tmpfs", "options": list(options)}
-
-
-def in_arena(function: Callable[[], Any]) -> Any:
-    return arena.run(function)
 
 
 # ---- what each option does ------------------------------------------------------------------------------------------
